@@ -1,0 +1,50 @@
+# The two commands that matter: `make demo` and `make test`. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes
+
+.PHONY: demo test lab build check lint lock clean
+
+demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade, export, leaderboard
+	$(BIN)/tito demo
+
+test: $(VENV)/dev.stamp  ## all tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
+
+lab: $(VENV)/run.stamp  ## JupyterLab on a student workspace (./workspace)
+	$(BIN)/tito lab
+
+build: $(VENV)/run.stamp  ## lessons -> source/, tinytorch/, release/
+	$(BIN)/tito build
+
+check: $(VENV)/dev.stamp  ## what CI checks beside the tests: style, types, built files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check autograder tito tests benchmarks course
+	$(BIN)/mypy
+	$(BIN)/tito build --check
+
+lint: check
+
+lock: $(VENV)/dev.stamp  ## pin anew what pyproject.toml asks for
+	$(BIN)/python -m piptools compile -q $(LOCK) -o requirements/build.txt requirements/build.in
+	$(BIN)/python -m piptools compile -q $(LOCK) -o requirements/run.txt pyproject.toml
+	$(BIN)/python -m piptools compile -q $(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt pyproject.toml
+LOCK := --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+# requirements/*.txt pin every package with its hashes; the course itself is installed in place
+$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python %d.%d is too old; 3.11 or newer is needed: make PYTHON=python3.11 demo" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
+	$(PIP) -r requirements/dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo workspace build dist *.egg-info
