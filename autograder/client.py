@@ -1,0 +1,190 @@
+"""The trusted end of a worker: starts it in the sandbox, asks for predictions, checks every answer."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autograder import protocol, sandbox
+
+PACKAGES = (
+    "numpy",
+    "safetensors",
+    "threadpoolctl",
+)  # all that a submission may import beside the standard library
+CLASSES = 10
+_LOG_BYTES = 1 << 16
+
+
+class SubmissionError(Exception):
+    """A submission that failed by its own doing; the message is one line, for the record and the student."""
+
+
+class Worker:
+    """A submission's model behind a pipe, in a sandbox. A context manager.
+
+    submission_dir: holds the model file and network.py. tinytorch_dir: the folder that contains tinytorch/.
+    limits.wall_s bounds its whole life; answer_s each single answer. Whatever the submission does, only
+    SubmissionError comes out of load and predict.
+    """
+
+    def __init__(
+        self,
+        submission_dir: str | Path,
+        tinytorch_dir: str | Path | None = None,
+        limits: sandbox.Limits | None = None,
+        level: str | None = None,
+        *,
+        answer_s: float = 120.0,
+        threads: int | None = None,
+    ):
+        self.submission = Path(submission_dir).absolute()
+        self.tinytorch = Path(tinytorch_dir).absolute() if tinytorch_dir else self.submission
+        self.limits = limits or sandbox.Limits(wall_s=600.0)
+        self.level = sandbox.require(level or sandbox.best_level())
+        self._answer_s = answer_s
+        self._threads = threads or os.cpu_count() or 1
+        self._process: sandbox.Process | None = None
+        self._log = bytearray()
+        self._own_peak = 0
+
+    def __enter__(self) -> "Worker":
+        if not (self.tinytorch / "tinytorch").is_dir():
+            raise SubmissionError("the folder tinytorch/ is missing: run `tito olympics submit` to pack it")
+        here = Path(__file__).absolute().parent
+        threads = str(self._threads)
+        script, folders = here / "worker.py", (self.submission, self.tinytorch)
+        self._process = sandbox.start(
+            [sys.executable, "-I", "-B", "-u", str(script), *map(str, folders)],
+            readable=[script, here / "protocol.py", self.submission, self.tinytorch / "tinytorch"],
+            env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+            limits=self.limits, level=self.level, packages=PACKAGES,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+        self._drainer = threading.Thread(
+            target=self._drain, args=(self._process.stderr.fileno(),), daemon=True
+        )
+        self._drainer.start()
+        try:
+            protocol.read(self._from, 0, time.monotonic() + 60.0)
+        except protocol.ProtocolError as error:
+            self._process.close()
+            self._drainer.join(1.0)
+            why = _one_line(self._process.wait().reason or self.log.strip().rpartition("\n")[2] or error)
+            raise sandbox.SandboxUnavailable(
+                f"the worker does not start at level {self.level}: {why}"
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process:
+            self._process.close()
+
+    @property
+    def log(self) -> str:
+        """The first 64 KiB of what the submission printed."""
+        return self._log.decode(errors="replace")
+
+    def load(self, model_path: str | Path) -> dict[str, Any]:
+        """Import the student's tinytorch, load the model, switch it to evaluation: {"parameters": count}."""
+        answer, _ = self._ask({"op": "load", "path": str(Path(model_path).absolute())}, [], 0)
+        parameters = answer.get("parameters")
+        if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 0:
+            raise SubmissionError("the model did not give a count of its parameters")
+        return {"parameters": parameters}
+
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float64]:
+        """Logits (N, 10) for images (N, 3, 32, 32): float32 in 0..1, or uint8 as stored."""
+        if images.dtype not in (np.uint8, np.float32) or images.shape[1:] != (3, 32, 32):
+            raise ValueError(
+                f"predict: expected float32 or uint8 (N, 3, 32, 32), got {images.dtype} {images.shape}"
+            )
+        n = len(images)
+        _, arrays = self._ask({"op": "predict"}, [images], 8 * n * CLASSES * 16 + 4096)
+        if len(arrays) != 1:
+            raise SubmissionError(f"the model's answer holds {len(arrays)} arrays instead of one")
+        logits = arrays[0]
+        if logits.shape != (n, CLASSES):
+            raise SubmissionError(
+                f"the model answered with shape {logits.shape}: expected {(n, CLASSES)} for {n} pictures"
+            )
+        if logits.dtype.kind != "f":
+            raise SubmissionError(f"the model answered with {logits.dtype} numbers: expected floats")
+        bad = int((~np.isfinite(logits).all(axis=1)).sum())
+        if bad:
+            raise SubmissionError(f"the model answered with NaN or infinity for {bad} of {n} pictures")
+        return logits.astype(np.float64)
+
+    def peak_memory(self) -> int:
+        """Most bytes used so far by the worker and all it started."""
+        assert self._process, "Worker: use it in a with block"
+        return max(self._process.memory()[1], self._own_peak)
+
+    def _ask(
+        self, message: dict[str, Any], arrays: list[NDArray[Any]], most: int
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        assert self._process, "Worker: use it in a with block"
+        deadline = time.monotonic() + self._answer_s
+        try:
+            protocol.write(self._to, message, arrays, deadline)
+            answer, results = protocol.read(self._from, most, deadline)
+        except protocol.Closed:
+            raise SubmissionError(self._why_it_ended()) from None
+        except protocol.Late:
+            raise SubmissionError(f"time limit: no answer within {self._answer_s:g} s") from None
+        except protocol.ProtocolError as error:
+            raise SubmissionError(f"the model sent garbage instead of an answer: {error}") from None
+        frameworks = answer.get("frameworks")
+        if frameworks:
+            names = (
+                ", ".join(str(name)[:20] for name in frameworks) if isinstance(frameworks, list) else "one"
+            )
+            raise SubmissionError(
+                f"the submission imports a foreign framework ({names}): only tinytorch is allowed"
+            )
+        if "error" in answer:
+            raise SubmissionError(_one_line(answer["error"]))
+        peak = answer.get("peak")
+        if isinstance(peak, int) and not isinstance(
+            peak, bool
+        ):  # it can only understate; ours is the other one
+            self._own_peak = max(self._own_peak, min(peak, self.limits.memory_bytes))
+        return answer, results
+
+    def _why_it_ended(self) -> str:
+        assert self._process
+        with contextlib.suppress(TimeoutError):
+            report = self._process.wait(5.0)
+            if report.reason:
+                return report.reason
+            code = report.returncode
+            if code is not None and (
+                code < 0 or code > 128
+            ):  # bubblewrap reports a signal as 128 + its number
+                return f"the submission's process crashed (signal {-code if code < 0 else code - 128})"
+            return f"the submission's process ended by itself (exit code {code}) instead of answering"
+        return "the submission closed its connection instead of answering"
+
+    def _drain(self, fd: int) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed under our hands at the end
+            while part := os.read(fd, 65536):
+                self._log += part[: max(0, _LOG_BYTES - len(self._log))]
+
+
+def _one_line(text: Any) -> str:
+    """Text from the other side, made harmless for a record: printable, one line, not long."""
+    return "".join(c if c.isprintable() else " " for c in str(text))[:500].strip() or "the submission failed"

@@ -1,0 +1,140 @@
+"""Two kernel fences a process puts around itself without being root: Landlock (files), seccomp (sockets).
+
+Plain system calls through ctypes, so that a machine without bubblewrap needs no extra package.
+Sources: Linux Documentation/userspace-api/landlock.rst and seccomp_filter.rst.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import stat
+import struct
+from collections.abc import Iterable
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_SECCOMP_MODE_FILTER = 2
+
+# landlock_create_ruleset, landlock_add_rule, landlock_restrict_self: the same numbers on every architecture.
+_CREATE, _ADD, _RESTRICT = 444, 445, 446
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+_ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15
+_FS_RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many low bits of the access mask exist
+_SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
+
+
+def landlock_abi() -> int:
+    """The Landlock version of this kernel; 0 where there is none."""
+    return max(0, _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+
+
+def become_subreaper() -> None:
+    """Orphans of our tree become our children, not init's, so that none can slip out of sight."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(subreaper)")
+
+
+def no_new_privileges() -> None:
+    """From here on no set-uid program can raise this process's rights (both fences ask for it)."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(no_new_privs)")
+
+
+def drop_capabilities() -> None:
+    """Give up every right of root but the ownership of root's files; does nothing for an ordinary user."""
+    for capability in range(64):
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails for numbers that this kernel does not have
+    no_new_privileges()
+    version_3 = struct.pack("<Ii", 0x20080522, 0)
+    _check(_libc.capset(version_3, bytes(24)), "capset")
+
+
+def landlock(listable: Iterable[str], readable: Iterable[str], writable: Iterable[str]) -> None:
+    """Let this process and its children open only what lies under the named paths.
+
+    `listable` folders give the names in them and no more. Paths that do not exist are left out.
+    Raises OSError where the kernel has no Landlock.
+    """
+    abi = landlock_abi()
+    if abi < 1:
+        raise OSError(errno.ENOSYS, "this kernel has no Landlock")
+    everything = (1 << _FS_RIGHTS_OF_ABI.get(abi, 16)) - 1
+    attributes = struct.pack("<Q", everything)
+    if abi >= 6:  # handled_access_net stays 0: sockets are seccomp's business here
+        attributes += struct.pack("<QQ", 0, _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS)
+    ruleset = _libc.syscall(_CREATE, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
+    _check(ruleset, "landlock_create_ruleset")
+    try:
+        for rights, paths in ((_READ_DIR, listable), (_READ, readable), (everything, writable)):
+            for path in paths:
+                _allow(ruleset, path, rights & everything)
+        no_new_privileges()
+        _check(_libc.syscall(_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= _ON_FILES
+        rule = struct.pack("<Qi", rights, fd)
+        result = _libc.syscall(_ADD, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
+        _check(result, f"landlock_add_rule for {path}")
+    finally:
+        os.close(fd)
+
+
+# architecture: (audit number, socket, io_uring_setup); io_uring could open a socket behind a filter's back
+_SECCOMP_NUMBERS = {"x86_64": (0xC000003E, 41, 425), "aarch64": (0xC00000B7, 198, 425)}
+
+
+def can_refuse_network() -> bool:
+    """Whether refuse_network knows this processor's system call numbers."""
+    return platform.machine() in _SECCOMP_NUMBERS
+
+
+def refuse_network() -> None:
+    """Every socket but a Unix one fails with EACCES, for this process and its children.
+
+    Raises OSError on a processor whose system call numbers are not listed here.
+    """
+    if not can_refuse_network():
+        raise OSError(errno.ENOSYS, f"no socket filter for {platform.machine()}")
+    audit, socket_call, io_uring = _SECCOMP_NUMBERS[platform.machine()]
+    load, equal, above, give = 0x20, 0x15, 0x35, 0x06
+    allow, kill, refuse = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EACCES
+    program = [  # (operation, jump if true, jump if false, operand)
+        (load, 0, 0, 4),  # the architecture
+        (equal, 0, 7, audit),
+        (load, 0, 0, 0),  # the system call
+        (above, 5, 0, 0x40000000),  # x32 calls on x86-64
+        (equal, 5, 0, io_uring),
+        (equal, 0, 2, socket_call),
+        (load, 0, 0, 16),  # first argument: the address family
+        (equal, 0, 2, 1),  # AF_UNIX
+        (give, 0, 0, allow),
+        (give, 0, 0, kill),
+        (give, 0, 0, refuse),
+    ]
+    code = b"".join(struct.pack("<HBBI", *line) for line in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    head = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+    no_new_privileges()
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, head, 0, 0), "prctl(seccomp)")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

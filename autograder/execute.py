@@ -1,0 +1,372 @@
+"""Run one notebook in the sandbox and judge its graded cells; what comes back is data, never an exception.
+
+Client and kernel both run inside the sandbox (`notebook_client.py`). Outside, we keep the notebook: only
+outputs return, size-capped and reduced to text, errors and PNG, and they are put into our own cells.
+
+Student code shares the kernel with the graded cells, so it can try to hide their errors (a custom
+exception handler, a transformer that removes asserts, a patched np.allclose). After every graded cell we
+therefore run control cells that look like it and must fail, with a secret message. Where one does not, no
+check of this notebook can be believed, and none counts. This finds tampering with the machinery; it is no
+proof against code that tells a control from a check, which only checks in a process of their own can be.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import math
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader import utils
+
+from autograder import sandbox
+from autograder.rebuild import clean_outputs, grade_id
+
+VERSION = "1"  # part of every result's key: raise it when a judgement changes
+RUN = "tito_run"  # notebook metadata: how the run went
+MAX_RESULT = 48_000_000  # bytes read back from one run
+CELL_OUTPUT = 1_000_000  # bytes one cell may print
+LIMITS = sandbox.Limits(
+    wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
+)
+HERE = Path(__file__).resolve().parent
+OUR_ERRORS = ("NotRun", "TimeLimit", "UntrustedChecks", "Invalid")
+CONTROLS = (  # each has to fail with its secret
+    "import numpy as {np}\n"
+    "assert 1 + 1 == 3 or {np}.allclose([0.0, 1.0], [0.0, 2.0]) or {np}.array_equal([1], [2])"
+    " or abs(-1.5) == float(1) or isinstance(1, str), {nonce!r}",
+    "import numpy as {np}\n{np}.testing.assert_allclose([0.0, 1.0], [0.0, 2.0], err_msg={nonce!r})",
+)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The judgement of one graded cell; `points` is None where a person has to grade it."""
+
+    grade_id: str
+    points: float | None
+    max_points: float
+    reason: str = ""
+
+
+def run_notebook(
+    nb: NotebookNode,
+    *,
+    tinytorch_dir: Path | str,
+    level: str,
+    limits: sandbox.Limits | None = None,
+    skip_tags: Sequence[str] = ("measure",),
+    cell_s: float = 60.0,
+    threads: int = 1,
+) -> NotebookNode:
+    """Execute `nb` (one of ours, rebuilt) in a fresh kernel in the sandbox; return an executed copy.
+
+    `tinytorch_dir` holds the package `tinytorch/` that the notebook imports; `cell_s` bounds one cell,
+    `limits.wall_s` the whole notebook. As with nbgrader, a cell that fails does not keep the next from
+    running. A crash, a hang or too much memory leaves an error with a one-line reason in every graded
+    cell that did not run. metadata[RUN] of the result holds level, seconds and, if it was cut short, why.
+    Raises sandbox errors only for a level that this machine does not have.
+    """
+    limits = limits or LIMITS
+    nb = copy.deepcopy(nb)
+    jobs = [i for i, cell in enumerate(nb.cells) if _runs(cell, skip_tags)]
+    nonces: dict[int, tuple[int, str]] = {}  # a control cell: the graded cell before it, what it has to say
+    cells = list(_with_controls(nb, jobs, nonces))
+    job = {"cells": cells, "cell_s": cell_s, "stop_s": limits.wall_s - 5, "output_bytes": CELL_OUTPUT}
+    records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
+
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            if i in records:
+                cell.outputs = clean_outputs(records[i]["outputs"])
+                cell.execution_count = jobs.index(i) + 1
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = cell.execution_count
+    stopped = _why_it_stopped(nb, jobs, records, stopped, limits)
+    late = {graded for i, (graded, _) in nonces.items() if i in records and records[i]["status"] == "timeout"}
+    forged = any(not _as_expected(records[i], nonce) for i, (_, nonce) in nonces.items() if i in records)
+    for i, cell in enumerate(nb.cells):
+        if not (utils.is_grade(cell) and cell.cell_type == "code"):
+            continue
+        if forged:
+            _replace(
+                cell,
+                "UntrustedChecks",
+                "Code in this notebook changes how checks report errors: none "
+                "of them counts. Remove it (a hook, a patched NumPy or builtin) and submit again.",
+            )
+        elif i in jobs and (i not in records or records[i]["status"] == "dead"):
+            _replace(cell, "NotRun", f"This check did not run. {stopped}")
+        elif i in late or i in records and records[i]["status"] == "timeout":
+            _replace(
+                cell,
+                "TimeLimit",
+                f"This check was stopped after {cell_s:g} s: look for a loop that "
+                "never ends, or work that should be one NumPy call.",
+            )
+        else:
+            _judge(cell)
+    nb.metadata[RUN] = {
+        "level": level,
+        "seconds": round(seconds, 3),
+        "stopped": stopped,
+        "limits": asdict(limits),
+        "version": VERSION,
+        "tampered": forged,
+    }
+    return nb
+
+
+def package_below(package: Path, lesson: str, lessons: Iterable[str], folder: Path) -> Path:
+    """Copy the modules of `package` that come before `lesson` into folder/tinytorch; return `folder`.
+
+    A solution must not find in a file what it was asked to write. `lessons` names every module lesson
+    (01_tensor, ...). A lesson without a number gets the whole package.
+    """
+    target = folder / "tinytorch"
+    target.mkdir(parents=True)
+    numbers = {name.partition("_")[2]: name[:2] for name in lessons}
+    before = lesson[:2] if lesson[:2].isdigit() else "99"
+    for file in sorted(package.glob("*.py")):
+        if file.stem == "__init__" or numbers.get(file.stem, "99") < before:
+            shutil.copyfile(file, target / file.name)
+    return folder
+
+
+def cell_results(nb: NotebookNode) -> list[CellResult]:
+    """Points of every graded cell of an executed notebook, by nbgrader's own rule, with reasons."""
+    results = []
+    for cell in nb.cells:
+        if not utils.is_grade(cell):
+            continue
+        points, most = utils.determine_grade(cell)
+        reason = ""
+        if points is not None and points < most:
+            reason = reason_of(cell) or ("No answer was given." if utils.is_solution(cell) else "")
+        results.append(CellResult(str(grade_id(cell)), points, most, reason))
+    return results
+
+
+def reason_of(cell: NotebookNode) -> str:
+    """Why a graded cell lost points, in one line: the message of its error, or what the scorer printed."""
+    for output in cell.get("outputs", []):
+        if output.output_type == "error":
+            message = " ".join(output.evalue.split())
+            if output.ename == "NotImplementedError" and not message:
+                return "Not implemented yet."
+            if message and output.ename in ("AssertionError", *OUR_ERRORS):
+                return message[:400]
+            return f"{output.ename}: {message}"[:400] if message else output.ename
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            return " ".join(output.text.split())[:400]
+    return ""
+
+
+def _runs(cell: NotebookNode, skip_tags: Sequence[str]) -> bool:
+    tags = cell.metadata.get("tags", [])
+    return cell.cell_type == "code" and bool(cell.source.strip()) and not set(tags) & set(skip_tags)
+
+
+def _with_controls(
+    nb: NotebookNode, jobs: list[int], nonces: dict[int, tuple[int, str]]
+) -> Iterator[dict[str, Any]]:
+    for i in jobs:
+        source = nb.cells[i].source
+        yield {"i": i, "source": source}
+        if not utils.is_grade(nb.cells[i]):
+            continue
+        rest = "" if "__future__" in source else "\n" + source  # never reached, but the cell looks the same
+        for control in CONTROLS:
+            nonce = secrets.token_hex(12)
+            nonces[-1 - len(nonces)] = (i, nonce)
+            yield {"i": -len(nonces), "source": control.format(nonce=nonce, np=f"_{nonce[:6]}") + rest}
+        if _ends_in_expression(source):  # its result may be a score: a number must be shown as it is
+            value = repr(secrets.randbelow(10**9) / 10**6)
+            nonces[-1 - len(nonces)] = (i, value)
+            yield {"i": -len(nonces), "source": f"float({value})"}
+
+
+def _run(
+    job: dict[str, Any], tinytorch_dir: Path, level: str, limits: sandbox.Limits, threads: int
+) -> tuple[dict[int, dict[str, Any]], str, float]:
+    """Records by cell number, why the run ended early ("" if it did not), and its seconds."""
+    with tempfile.TemporaryDirectory(prefix="tito-") as library:
+        for package in ("tito", "autograder"):  # by link, so that the rest of the checkout stays unseen
+            Path(library, package).symlink_to(HERE.parent / package)
+        with sandbox.start(
+            [sys.executable, "-P", "-m", "autograder.notebook_client"],
+            readable=[library, HERE, HERE.parent / "tito", tinytorch_dir],
+            limits=limits,
+            level=level,
+            loopback=True,  # ipykernel binds a socket on 127.0.0.1 for the output of its own children
+            env=_environment(library, tinytorch_dir, threads),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as handle:
+            threading.Thread(target=_feed, args=(handle.stdin, json.dumps(job).encode()), daemon=True).start()
+            records, stopped = _collect(handle)
+            report = handle.wait()
+        return records, stopped if stopped == "done" else report.reason or stopped, report.seconds
+
+
+def _environment(library: str, tinytorch_dir: Path, threads: int) -> dict[str, str]:
+    env = {
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": library,
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONHASHSEED": "0",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "NBGRADER_EXECUTION": "autograde",
+        "TITO_TINYTORCH": str(tinytorch_dir.resolve()),
+    }
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        env[name] = str(threads)
+    return env
+
+
+def _feed(pipe: Any, data: bytes) -> None:
+    try:
+        with pipe:
+            pipe.write(data)
+    except OSError:
+        return  # the program ended first; its report says why
+
+
+def _collect(handle: Any) -> tuple[dict[int, dict[str, Any]], str]:
+    """Read result lines until the program ends; kill it when they grow beyond any honest size."""
+    records: dict[int, dict[str, Any]] = {}
+    stopped, size = "no answer", 0
+    while line := handle.stdout.readline(MAX_RESULT):
+        size += len(line)
+        if size > MAX_RESULT:
+            handle.kill()
+            return records, "output"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut short by a kill: the cell counts as not run
+        if isinstance(record.get("i"), int):
+            records[record["i"]] = record
+        elif record.get("done"):
+            stopped = "done"
+        else:
+            stopped = str(record.get("stopped", ""))
+    return records, stopped
+
+
+def _why_it_stopped(
+    nb: NotebookNode,
+    jobs: list[int],
+    records: dict[int, dict[str, Any]],
+    stopped: str,
+    limits: sandbox.Limits,
+) -> str:
+    """One line for the student: where the run ended early and why; "" where every cell ran."""
+    if stopped == "done":
+        return ""
+    last = next((i for i in jobs if i not in records or records[i]["status"] == "dead"), None)
+    if last is None:
+        return ""
+    where = _name(nb, last)
+    if stopped == "dead":
+        return (
+            f"The kernel stopped at {where}: the code ended the process (os._exit, exit) or crashed it, "
+            "and nothing after it could run."
+        )
+    if stopped == "time" or stopped.startswith("time limit"):
+        return (
+            f"The notebook reached its time limit of {limits.wall_s:g} s at {where}: look for a loop "
+            "that never ends."
+        )
+    if stopped.startswith("memory limit"):
+        return (
+            f"The notebook used more memory than the {limits.memory_bytes / 1e9:.1f} GB allowed, at {where}."
+        )
+    if stopped == "output":
+        return f"The notebook printed more than {MAX_RESULT / 1e6:.0f} MB."
+    detail = f" ({stopped})" if stopped else ""
+    return f"The run ended at {where}{detail}."
+
+
+def _name(nb: NotebookNode, index: int) -> str:
+    name = grade_id(nb.cells[index])
+    if name:
+        return f"cell {name}"
+    before = next((n for n in map(grade_id, reversed(nb.cells[:index])) if n), None)
+    return f"the cell after {before}" if before else "the first cell"
+
+
+def _as_expected(record: dict[str, Any], nonce: str) -> bool:
+    """Did a control cell fail with its secret, or show its number?"""
+    outputs = record["outputs"]
+    if record["status"] in ("dead", "timeout"):
+        return True  # nothing was hidden: the check before it is judged for that
+    if record["status"] == "ok":
+        shown = [o["data"].get("text/plain") for o in outputs if o.get("output_type") == "execute_result"]
+        return shown == [nonce]
+    return any(o.get("output_type") == "error" and nonce in str(o.get("evalue")) for o in outputs)
+
+
+def _judge(cell: NotebookNode) -> None:
+    """Bring a graded cell's outputs to what nbgrader reads rightly: an error, one plain score, or nothing."""
+    if any(output.output_type == "error" for output in cell.outputs):
+        return
+    # nbgrader gives nothing for any line on stderr; a warning is no mistake, and no error came: drop it.
+    cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+    results = [o for o in cell.outputs if o.output_type == "execute_result"]
+    if not results:
+        return
+    if not _ends_in_expression(cell.source) or len(results) > 1:
+        _replace(
+            cell,
+            "UntrustedChecks",
+            "This check showed a result that it cannot have: a display hook or "
+            "a thread of the notebook wrote it. Remove that code and submit again.",
+        )
+        return
+    score = _number(results[0].data.get("text/plain", ""))
+    if score is None:  # nbgrader would give full points for any text; the cell passed, so keep it as display
+        results[0].output_type = "display_data"
+        results[0].pop("execution_count", None)
+        return
+    if not math.isfinite(score):
+        _replace(cell, "Invalid", f"The score of this check is {score}: expected 0 up to its points.")
+        return
+    points = float(cell.metadata.nbgrader["points"])
+    results[0].data = NotebookNode({"text/plain": repr(min(max(score, 0.0), points))})
+
+
+def _ends_in_expression(source: str) -> bool:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return True  # a magic, say: no judgement
+    return bool(body) and isinstance(body[-1], ast.Expr)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _replace(cell: NotebookNode, ename: str, reason: str) -> None:
+    """Leave an error in a graded cell in place of whatever stood there."""
+    error = nbformat.v4.new_output("error", ename=ename, evalue=reason, traceback=[f"{ename}: {reason}"])
+    cell.outputs = [error]

@@ -1,0 +1,36 @@
+"""Which steps nbgrader takes: ours in place of those that would run a submission as the instructor.
+
+nbgrader_config.py calls `configure(c)`, so that formgrader and nbgrader's own commands grade, give feedback
+and export in the same way as `tito`.
+"""
+
+from typing import Any
+
+
+def configure(c: Any) -> None:
+    """Set nbgrader's converters to our preprocessors (`c`: the object of nbgrader_config.py)."""
+    ours = "autograder.plugins."
+    theirs = "nbgrader.preprocessors."
+    c.Autograde.sanitize_preprocessors = [
+        ours + "Judged",
+        theirs + "OverwriteKernelspec",
+        theirs + "OverwriteCells",
+        theirs + "CheckCellMetadata",
+    ]
+    # No Execute here: a notebook runs in the sandbox, in Judged, or it does not run.
+    c.Autograde.autograde_preprocessors = [
+        theirs + "LimitOutput",
+        theirs + "SaveAutoGrades",
+        theirs + "AssignLatePenalties",
+        theirs + "CheckCellMetadata",
+    ]
+    c.GenerateFeedback.preprocessors = [
+        theirs + "GetGrades",
+        ours + "HideTests",
+        "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+    ]
+    c.ExportApp.plugin_class = ours + "ResultsExport"
+    root = c.CourseDirectory.get("root")
+    if isinstance(root, str):
+        c.Judged.course = root
+        c.ResultsExport.course = root

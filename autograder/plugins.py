@@ -1,0 +1,112 @@
+"""What nbgrader loads from us: grading in the sandbox, feedback without hidden tests, and the results export.
+
+`autograder.pipeline.configure` switches them on.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.api import Gradebook
+from nbgrader.plugins import ExportPlugin
+from nbgrader.preprocessors import NbGraderPreprocessor
+from traitlets import Bool, Unicode
+
+from autograder import datasets, sandbox
+
+HIDDEN = re.compile(r"^[ \t]*#+ BEGIN HIDDEN TESTS.*?#+ END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Judged(NbGraderPreprocessor):  # type: ignore[misc]
+    """Replaces a submitted notebook by the judged one: rebuilt, executed in the sandbox, trusted scores."""
+
+    course = Unicode("", help="The course folder.").tag(config=True)
+    level = Unicode("", help="Sandbox level; the best of this machine when empty.").tag(config=True)
+    dataset = Unicode(
+        "", help="The data set that tracks are scored on; when empty, cifar10 if it is here, else digits."
+    ).tag(config=True)
+    staged = Bool(False, help="The input is already judged (set by the batch, never by hand).").tag(
+        config=True
+    )
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        """Judge the submission that `resources` names, unless the batch has done so."""
+        if self.staged:
+            return nb, resources
+        from autograder import batch  # it imports this module
+
+        job = resources["nbgrader"]
+        settings = batch.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
+        course = batch.Course.at(self.course or Path.cwd())
+        judgement = batch.judge(course, job["student"], job["assignment"], settings)
+        assert judgement.notebook is not None
+        batch.record(course, judgement)
+        return judgement.notebook, resources
+
+
+class HideTests(NbGraderPreprocessor):  # type: ignore[misc]
+    """Feedback that a student may see: no hidden test in cells, tracebacks or printed text."""
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        """Strip hidden regions; every line of them is also blanked out wherever an output shows it."""
+        secret: set[str] = set()
+        for cell in nb.cells:
+            if utils.is_grade(cell) and cell.cell_type == "code":
+                for region in HIDDEN.findall(cell.source):
+                    secret |= {line.strip() for line in region.splitlines() if len(line.strip()) > 12}
+                cell.source = HIDDEN.sub("", cell.source).rstrip()
+        for cell in nb.cells:
+            for output in cell.get("outputs", []):
+                if output.output_type == "error" and utils.is_grade(cell):
+                    output.traceback = [
+                        f"{output.ename}: {output.evalue}"
+                    ]  # the message, not the test's code
+                _redact(output, secret)
+        return nb, resources
+
+
+def _redact(output: NotebookNode, secret: set[str]) -> None:
+    def clean(text: str) -> str:
+        plain = ANSI.sub("", text)
+        if not any(line in plain or repr(line)[1:-1] in plain for line in secret):
+            return text
+        kept = [
+            line
+            for line in plain.splitlines()
+            if not any(hidden in line or repr(hidden)[1:-1] in line for hidden in secret)
+        ]
+        return "\n".join([*kept, "[hidden]"])
+
+    if output.output_type == "stream":
+        output.text = clean(output.text)
+    elif output.output_type == "error":
+        output.evalue = clean(output.evalue)
+        output.traceback = [clean("\n".join(output.traceback))]
+    elif "text/plain" in output.get("data", {}):
+        output.data["text/plain"] = clean(output.data["text/plain"])
+
+
+class ResultsExport(ExportPlugin):  # type: ignore[misc]
+    """`nbgrader export` and `tito export`: results.json (checked against its schema) and results.csv."""
+
+    course = Unicode("", help="The course folder.").tag(config=True)
+    names = Unicode("pseudonym", help="pseudonym (for a public board) or id (for the course).").tag(
+        config=True
+    )
+
+    def export(self, gradebook: Gradebook) -> None:
+        """Write results.json and .csv to `to`, a folder or a .json file name."""
+        from autograder import batch, export
+
+        course = batch.Course.at(self.course or Path.cwd())
+        export.write(
+            export.collect(
+                course, gradebook, names=self.names, students=self.student, assignments=self.assignment
+            ),
+            Path(self.to or course.root / "results.json"),
+        )

@@ -1,0 +1,173 @@
+"""The rules of the four tracks, in one table: notebooks, handbook, command line and scorer all read it.
+
+MB is 10^6 bytes, counted on the file. A ramp maps a measured figure to 0..1 through fixed published points,
+so a newcomer never moves another's score.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MB = 1_000_000
+CODE_BYTES = 256_000  # code beyond this counts as model
+DIMENSIONS = ("accuracy", "speed", "size", "quality", "innovation")
+POINTS = {"accuracy": 40, "speed": 20, "size": 20, "quality": 10, "innovation": 10}
+COURSE_GRADE = {
+    "working implementation": 40,
+    "technical report": 30,
+    "code quality": 20,
+    "leaderboard rank": 10,
+}
+FRAMEWORKS = (
+    "PyTorch",
+    "TensorFlow",
+    "JAX",
+)  # not in a submission: the sandbox has none, an import is reported
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Four published points of one dimension; linear between them, in the figure or in its logarithm.
+
+    floor earns 0, gate, record and reference earn what stands beside them. Where a smaller figure is better
+    (size) the points fall instead of rise.
+    """
+
+    unit: str
+    floor: float
+    gate: tuple[float, float]
+    record: tuple[float, float]
+    reference: tuple[float, float]
+    logarithmic: bool = False
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """(figure, score) pairs from worst to best."""
+        return ((self.floor, 0.0), self.gate, self.record, self.reference)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use; a submission that breaks one is INVALID."""
+
+    training_s: float = 7200.0
+    file_bytes: int = 50 * MB
+    code_bytes: int = 4 * MB  # more is not code; below, CODE_BYTES are free and the rest counts as model
+    memory_bytes: int = 4_000 * MB  # the worker and all it starts
+    processes: int = 16
+    threads: int = 256
+    answer_s: float = 120.0  # one batch
+    wall_s: float = 900.0  # loading, all measurements and audits
+
+
+@dataclass(frozen=True)
+class Track:
+    """One Olympic track. `gate` and `record` are texts to print; the numbers of the ramps are the rule."""
+
+    name: str
+    title: str
+    task: str
+    gate: str
+    record: str
+    limit_text: str
+    datasets: tuple[str, ...]
+    limits: Limits
+    points: Mapping[str, int]
+    ramps: Mapping[str, Mapping[str, Ramp]]  # dataset -> dimension -> ramp
+    ranking: str
+    divisions: tuple[str, ...] = ("open",)
+    machine_class: str = "two x86-64 cores, no GPU"
+    batch: int = 250
+    notes: tuple[str, ...] = field(default=())
+
+
+# Vision on CIFAR-10.
+#   accuracy   chance is 10%. 80% is the gate and 82% the record to beat of the course's seed rules. 94% is
+#              what networks of three convolution groups and 2 M parameters are known to reach when trained
+#              well (K. Jordan, 94% on CIFAR-10 in 3.29 seconds, 2024); full marks need one as good as that.
+#   speed      images/s of the whole worker at batch 250. That network costs 118 M multiply-adds a picture:
+#              some hundred images/s are what good NumPy code gets out of two cores. Ten times less arithmetic
+#              is the record, and 5,000 images/s take a network designed for speed. Below 20 images/s the
+#              private half alone would take more than four minutes.
+#   size       50 MB is the limit, 8 MB the anchor network in float32, 2 MB the same in 8 bits; 0.2 MB (50,000
+#              float32 weights or 200,000 in 8 bits) is very small for this task.
+_CIFAR10 = {
+    "accuracy": Ramp("share", 0.10, (0.80, 0.70), (0.82, 0.75), (0.94, 1.0)),
+    "speed": Ramp("images/s", 20.0, (200.0, 0.5), (1000.0, 0.75), (5000.0, 1.0), logarithmic=True),
+    "size": Ramp("bytes", 50.0 * MB, (8.0 * MB, 0.5), (2.0 * MB, 0.75), (0.2 * MB, 1.0), logarithmic=True),
+}
+# Vision on digits, the offline stand-in: a linear classifier reaches about 95% there, a small convolutional
+# network 98-99%, in a few kilobytes; so the same shape of ramp sits higher and smaller.
+_DIGITS = {
+    "accuracy": Ramp("share", 0.10, (0.90, 0.70), (0.96, 0.85), (0.99, 1.0)),
+    "speed": Ramp("images/s", 50.0, (500.0, 0.5), (3000.0, 0.75), (15000.0, 1.0), logarithmic=True),
+    "size": Ramp("bytes", 50.0 * MB, (1.0 * MB, 0.5), (0.2 * MB, 0.75), (0.02 * MB, 1.0), logarithmic=True),
+}
+
+TRACKS: Mapping[str, Track] = {
+    "vision": Track(
+        name="vision",
+        title="Vision",
+        task="Classify CIFAR-10 pictures with a network of your own Conv2d: top-1 accuracy",
+        gate="accuracy of at least 80%",
+        record="82% accuracy",
+        limit_text="trains in under 2 h, model file under 50 MB",
+        datasets=("cifar10", "digits"),
+        limits=Limits(),
+        points=POINTS,
+        ramps={"cifar10": _CIFAR10, "digits": _DIGITS},
+        ranking="score on the private split, then accuracy",
+        notes=(
+            "Pictures reach the model as float32 (N, 3, 32, 32) in 0..1; normalise them inside the model.",
+            "Below the accuracy gate, speed and size count only in the share of the gate that was reached.",
+            "Code beyond 256 KB counts as model.",
+        ),
+    ),
+    "language": Track(
+        name="language",
+        title="Language",
+        task="Generate TinyTalks dialogues with a context of 512 tokens",
+        gate="coherent generation by the published rubric, and a perplexity bound",
+        record="the course's reference entry",
+        limit_text="your own attention and transformer",
+        datasets=("tinytalks",),
+        limits=Limits(),
+        points=POINTS,
+        ramps={},
+        ranking="bits per byte on held-out dialogues, which no tokenizer flatters",
+    ),
+    "speed": Track(
+        name="speed",
+        title="Speed",
+        task="Most transformer tokens a second",
+        gate="at least 100 tokens/s, and more than 95% of the baseline's accuracy",
+        record="250 tokens/s",
+        limit_text="CPU, any number of threads",
+        datasets=("tinytalks",),
+        limits=Limits(),
+        points=POINTS,
+        ramps={},
+        ranking="tokens/s and its ratio to the reference on the same machine",
+        divisions=("closed", "open"),
+    ),
+    "compression": Track(
+        name="compression",
+        title="Compression",
+        task="The smallest model that still competes",
+        gate="under 10 MB, and less than 3 points of accuracy below the baseline",
+        record="8.2 MB at 92%",
+        limit_text="runs on a CPU",
+        datasets=("cifar10", "digits"),
+        limits=Limits(),
+        points=POINTS,
+        ramps={},
+        ranking="size of the file among those that pass the gate",
+        divisions=("closed", "open"),
+    ),
+}
+
+
+def track(name: str) -> Track:
+    """The rules of a track; raises ValueError for a name that is none."""
+    if name not in TRACKS:
+        raise ValueError(f"no track {name!r}: expected one of {', '.join(TRACKS)}")
+    return TRACKS[name]

@@ -1,0 +1,119 @@
+"""The only place where a submission's code runs: a server of predictions, inside the sandbox.
+
+Started by client.Worker as `python -I worker.py SUBMISSION TINYTORCH_PARENT`. Requests come in on what was
+stdin, answers leave on what was stdout, as frames of protocol.py; both are moved away before student code is
+imported, so that its prints end in the log. Nothing here is trusted: clock, labels and limits stay outside.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_FRAMEWORKS = ("torch", "tensorflow", "jax", "jaxlib", "keras", "mxnet", "paddle", "onnxruntime")
+
+
+class _NoFrameworks:
+    """An import hook that notes a foreign framework and says that there is none."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        root = name.partition(".")[0]
+        if root in _FRAMEWORKS:
+            self.asked.add(root)
+            raise ModuleNotFoundError(
+                f"{root} is not allowed in a submission: only your own tinytorch", name=name
+            )
+
+
+def _main(submission: str, tinytorch_parent: str) -> None:
+    requests, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    protocol = _protocol()
+    hook = _NoFrameworks()
+    sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
+    sys.path += [tinytorch_parent, submission]
+    sys.dont_write_bytecode = True
+    os.chdir(submission)
+    served: dict[str, Any] = {}
+    protocol.write(answers, {"ready": True})  # no student code has run yet
+    while True:
+        try:
+            message, arrays = protocol.read(requests)
+        except protocol.Closed:
+            return
+        try:
+            answer, results = _serve(message, arrays, served)
+        except BaseException as error:  # SystemExit and the like too: every failure is an answer
+            answer, results = {"error": _explain(error, (submission, tinytorch_parent))}, []
+        answer["frameworks"] = sorted(hook.asked)
+        answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        protocol.write(answers, answer, results)
+
+
+def _serve(
+    message: dict[str, Any], arrays: list[Any], served: dict[str, Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    if message["op"] == "load":
+        tinytorch = importlib.import_module("tinytorch")  # the student's own
+        model = tinytorch.load(message["path"])
+        model.eval()
+        served.update(model=model, tensor=tinytorch.Tensor, no_grad=tinytorch.no_grad)
+        sizes = [int(np.prod(np.shape(_array(p)))) for p in model.parameters()]
+        return {"parameters": sum(sizes)}, []
+    if message["op"] == "predict":
+        images = arrays[0]
+        if images.dtype == np.uint8:
+            images = images.astype(np.float32) / np.float32(255)
+        with served["no_grad"]():
+            return {}, [_plain(_array(served["model"](served["tensor"](images))))]
+    raise ValueError(f"unknown request {message['op']!r}")
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+
+
+def _plain(array: Any) -> Any:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"the model returned {kind} instead of numbers")
+    return np.ascontiguousarray(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def _explain(error: BaseException, folders: tuple[str, ...]) -> str:
+    """One line: where in the student's files it happened, and what."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        for folder in folders:
+            if frame.filename.startswith(folder.rstrip("/") + "/"):
+                place = f"{os.path.relpath(frame.filename, folder)} line {frame.lineno}: "
+    text = ""
+    with contextlib.suppress(BaseException):  # str() of an exception is student code, too
+        text = " ".join(str(error).split())[:400]
+    return f"{place}{type(error).__name__}" + (f": {text}" if text else "")
+
+
+def _protocol() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "_olympics_protocol", Path(__file__).with_name("protocol.py")
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2])
