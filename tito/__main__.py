@@ -1,0 +1,6 @@
+"""`python -m tito`."""
+
+from tito.cli import main
+
+if __name__ == "__main__":
+    main()

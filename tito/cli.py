@@ -1,0 +1,72 @@
+"""The command line: it parses, calls the parts, prints, and turns a known error into one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autograder.client import SubmissionError
+from autograder.datasets import DataError
+from autograder.sandbox import SandboxUnavailable
+from tito import __version__, authoring, benchmark, course, data, demo, lab, module, olympics, workspace
+from tito.exporter import ExportError
+from tito.notebook import TitoError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Torch Olympics: build your own deep-learning package, then compete with it.",
+)
+app.add_typer(module.app, name="module")
+app.add_typer(data.app, name="data")
+app.add_typer(olympics.app, name="olympics")
+app.add_typer(benchmark.app, name="benchmark")
+app.command()(lab.lab)
+app.command("build")(authoring.build_command)
+app.command("demo")(demo.demo)
+app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Torch Olympics: build your own deep-learning package, then compete with it."""
+    if version:
+        print(f"tito {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def init(
+    path: Annotated[
+        Path | None, typer.Argument(help="Folder; default: the workspace here, or ./workspace.")
+    ] = None,
+    release: Annotated[Path | None, typer.Option(help="A folder of released notebooks.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
+    if path is None:
+        path = Path.cwd() if workspace.is_workspace(Path.cwd()) else Path("workspace")
+    made, added = workspace.init(path, release)
+    if as_json:
+        print(json.dumps({"workspace": str(made.root), "added": added}))
+        return
+    print(
+        f"{made.root}: "
+        + (f"added {', '.join(added)}" if added else "nothing new, your notebooks are as they were")
+    )
+    print("Next: `tito lab` opens it, `tito module status` shows where you are.")
+
+
+def main() -> None:
+    """Run the command line; a known error is one line on stderr and exit code 1."""
+    try:
+        app()
+    except (TitoError, DataError, ExportError, SubmissionError, SandboxUnavailable) as error:
+        print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,296 @@
+"""The instructor's commands: release, collect, grade, feedback, export, leaderboard.
+
+Each works on one nbgrader course, the nearest folder upwards with an nbgrader_config.py, and calls nbgrader's
+own machinery where it has one. Grading itself is `autograder.batch`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autograder import rules, sandbox
+from tito.notebook import TitoError
+
+app = typer.Typer(no_args_is_help=True, help="For instructors: from a release to the leaderboard.")
+
+CourseOption = Annotated[
+    Path | None, typer.Option("--course", help="The course folder; default: the one here.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+Assignment = Annotated[str, typer.Argument(help="Such as 05_autograd or vision.")]
+
+
+@app.command()
+def release(
+    assignments: Annotated[list[str], typer.Argument(help="Such as 05_autograd vision.")],
+    course: CourseOption = None,
+    publish: Annotated[bool, typer.Option(help="Also put it into nbgrader's exchange for students.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make release/ from source/ and enter it into the gradebook (nbgrader generate_assignment)."""
+    root = find(course)
+    for assignment in assignments:
+        generate(root, assignment)
+        if publish:
+            nbgrader(root, "release_assignment", assignment, "--force")
+    _say(as_json, {"released": assignments}, f"released {', '.join(assignments)} to {root / 'release'}")
+
+
+@app.command()
+def collect(assignment: Assignment, course: CourseOption = None, as_json: Json = False) -> None:
+    """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
+    root = find(course)
+    nbgrader(root, "collect", assignment, "--update")
+    from autograder.batch import Course
+
+    students = Course.at(root).students(assignment)
+    _say(
+        as_json,
+        {"assignment": assignment, "students": students},
+        f"{assignment}: {len(students)} submissions",
+    )
+
+
+@app.command()
+def grade(
+    assignment: Assignment,
+    course: CourseOption = None,
+    student: Annotated[list[str] | None, typer.Option(help="Only this student; may be repeated.")] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(help=f"Sandbox level: {', '.join(sandbox.LEVELS)}; default: the best one here."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="For tracks: cifar10 or digits.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks executed at the same time.")] = 2,
+    force: Annotated[bool, typer.Option(help="Judge again what has not changed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them."""
+    from autograder import batch
+
+    root = find(course)
+    chosen = sandbox.require(level) if level else sandbox.best_level()
+    warn_level(chosen)
+    settings = batch.Settings(chosen, dataset or _dataset(root, assignment), jobs=jobs)
+
+    def progress(line: str) -> None:
+        typer.echo(line, err=True)
+
+    with plain_errors():
+        judgements = batch.grade(
+            batch.Course.at(root), assignment, settings, students=student, force=force, progress=progress
+        )
+    if as_json:
+        typer.echo(json.dumps([_plain(judgement) for judgement in judgements]))
+        return
+    for line in report(judgements):
+        typer.echo(line)
+    typer.echo(f"sandbox level: {chosen}")
+
+
+@app.command()
+def feedback(
+    assignment: Assignment,
+    course: CourseOption = None,
+    publish: Annotated[bool, typer.Option(help="Also put it into nbgrader's exchange for students.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write feedback/ as HTML for each student, without hidden tests (nbgrader generate_feedback)."""
+    root = find(course)
+    pages = give_feedback(root, assignment)
+    if publish:
+        nbgrader(root, "release_feedback", assignment)
+    _say(as_json, {"pages": list(map(str, pages))}, f"{len(pages)} pages in {root / 'feedback'}")
+
+
+@app.command()
+def export(
+    course: CourseOption = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File or folder; default: results.json in the course.")
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option(help="pseudonym: those who chose one, for the public; id: everybody, for the course."),
+    ] = "pseudonym",
+    as_json: Json = False,
+) -> None:
+    """Write the graded results as results.json, checked against its schema, and results.csv."""
+    from nbgrader.api import Gradebook
+
+    from autograder import batch
+    from autograder import export as results
+
+    root = find(course)
+    if names not in ("pseudonym", "id"):
+        raise TitoError(f"--names {names}: expected pseudonym or id")
+    place = batch.Course.at(root)
+    with plain_errors(), Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        found = results.collect(place, gradebook, names=names)
+        written, table = results.write(found, to or root / "results.json")
+    entries = len(found["entries"])
+    _say(as_json, {"results": str(written), "csv": str(table), "entries": entries},
+         f"{entries} results in {written} and {table.name}")  # fmt: skip
+
+
+@app.command()
+def leaderboard(
+    course: CourseOption = None,
+    results: Annotated[Path | None, typer.Option(help="results.json; default: the course's.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The page; default: leaderboard.html beside it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run course/leaderboard.ipynb on the exported results and make one static HTML page."""
+    from autograder import leaderboard as board
+
+    exported = results or find(course) / "results.json"
+    with plain_errors():
+        page = board.render(exported, to or exported.with_name("leaderboard.html"))
+    _say(as_json, {"page": str(page)}, f"{page}")
+
+
+# ---- what the commands and the demo share
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Known errors of grading as TitoError, which the command line prints as one line."""
+    from autograder.batch import GradingError
+
+    try:
+        yield
+    except GradingError as error:
+        raise TitoError(str(error)) from error
+
+
+def find(given: Path | None) -> Path:
+    """The course folder: the given one, or the nearest one with an nbgrader_config.py. Raises TitoError."""
+    if given is not None:
+        if not given.is_dir():
+            raise TitoError(f"{given} is no folder: expected a course, with source/ and nbgrader_config.py")
+        return given.resolve()
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "nbgrader_config.py").is_file():
+            return folder
+    raise TitoError(f"{here} is in no course: go to the folder with nbgrader_config.py, or use --course")
+
+
+def generate(root: Path, assignment: str) -> None:
+    """nbgrader's generate_assignment, in this process, with the course's gradebook. Raises TitoError."""
+    from nbgrader.converters import GenerateAssignment
+
+    if not (root / "source" / assignment).is_dir():
+        raise TitoError(f"{root / 'source' / assignment} is missing: run `tito build`, or check the name")
+    _convert(GenerateAssignment, root, assignment)
+
+
+def give_feedback(root: Path, assignment: str) -> list[Path]:
+    """nbgrader's generate_feedback, in this process; returns the pages. Raises TitoError."""
+    from nbgrader.converters import GenerateFeedback
+
+    _convert(GenerateFeedback, root, assignment)
+    return sorted((root / "feedback").glob(f"*/{assignment}/*.html"))
+
+
+def nbgrader(root: Path, *arguments: str) -> None:
+    """Run one of nbgrader's own commands in the course folder. Raises TitoError with its last line."""
+    here = str(Path(__file__).resolve().parents[1])  # nbgrader_config.py loads our plug-ins
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=env, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise TitoError(f"nbgrader {arguments[0]}: {said[-1] if said else 'stopped without a word'}")
+
+
+def warn_level(level: str) -> None:
+    """Say loudly that the sandbox is not the strongest one."""
+    if level != "bubblewrap":
+        typer.echo(
+            f"WARNING: submissions run at sandbox level {level}, not bubblewrap: install bubblewrap from "
+            "your system's packages for official grading.",
+            err=True,
+        )
+
+
+def report(judgements: Iterable[Any]) -> list[str]:
+    """A table: student, points, and a line for every graded cell that lost some."""
+    lines = []
+    for judgement in judgements:
+        lines.append(f"{judgement.student:<16} {judgement.points:6.1f} of {judgement.max_points:g}")
+        lines += [f"    {note}" for note in judgement.notes]
+        lines += [f"    {lost}" for lost in grouped(judgement)]
+    return lines
+
+
+def grouped(judgement: Any) -> list[str]:
+    """Lost points, a line a reason; cells that share one reason share its line."""
+    reasons: dict[str, list[Any]] = {}
+    for cell in judgement.cells:
+        if cell.points is None or cell.points < cell.max_points:
+            reasons.setdefault(cell.reason or "A person grades this cell.", []).append(cell)
+    lines = []
+    for reason, cells in reasons.items():
+        lost = sum(cell.max_points - (cell.points or 0.0) for cell in cells)
+        names = ", ".join(cell.grade_id for cell in cells[:3]) + (
+            f" and {len(cells) - 3} more" if cells[3:] else ""
+        )
+        lines.append(f"-{lost:g} {names}: {reason}")
+    return lines
+
+
+def _convert(converter: Any, root: Path, assignment: str) -> None:
+    from nbgrader.converters.base import NbGraderException
+    from nbgrader.coursedir import CourseDirectory
+
+    from autograder.batch import Course, nbgrader_config, quiet_log
+
+    with plain_errors():
+        config = nbgrader_config(Course.at(root))
+    config.CourseDirectory.assignment_id = assignment
+    log, said = quiet_log()
+    try:
+        converter(coursedir=CourseDirectory(config=config), config=config, log=log, force=True).start()
+    except NbGraderException as error:
+        trace = next((line for line in said if line.startswith("Traceback")), str(error))
+        raise TitoError(f"nbgrader {converter.__name__}: {trace.strip().splitlines()[-1]}") from error
+
+
+def _dataset(root: Path, assignment: str) -> str:
+    """What a track is scored on: as the course's nbgrader_config.py says, else what is on this machine."""
+    from autograder import datasets
+    from autograder.batch import Course, nbgrader_config
+
+    if assignment not in rules.TRACKS:
+        return datasets.usual()
+    with plain_errors():
+        config = nbgrader_config(Course.at(root))
+    chosen = str(config.Judged.get("dataset", "") or datasets.usual())
+    if chosen == "digits":
+        typer.echo("The track is scored on digits, the offline stand-in for CIFAR-10.", err=True)
+    return chosen
+
+
+def _plain(judgement: Any) -> dict[str, Any]:
+    return {
+        "student": judgement.student, "assignment": judgement.assignment, "points": judgement.points,
+        "max_points": judgement.max_points, "lost": judgement.lost, "notes": judgement.notes,
+        "level": judgement.level,
+    }  # fmt: skip
+
+
+def _say(as_json: bool, data: dict[str, Any], text: str | Sequence[str]) -> None:
+    typer.echo(json.dumps(data) if as_json else text)

@@ -1,0 +1,359 @@
+"""`tito demo`: the whole main job, offline, on a class of six: from the lessons to a leaderboard.
+
+The class is generated at run time: a full solution, a wrong gradient in Conv2d, one who stops at module 05,
+the untouched release, a notebook that crashes its kernel, and one that tries to forge its score.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+import numpy as np
+import typer
+from nbformat import NotebookNode
+
+from autograder import batch, datasets, leaderboard, sandbox
+from autograder.rebuild import grade_id
+from tito import course as instructor
+from tito.exporter import export_notebook, export_text, is_export, write_text
+from tito.names import MODULES, NAMES
+from tito.notebook import TitoError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODULES_GRADED = ("05_autograd", "09_spatial")
+TRACK = "vision"
+CRASH = "import os\n\nos._exit(1)\n"
+FORGERY = """
+import sys
+import numpy as np
+
+np.allclose = lambda *arguments, **options: True
+np.testing.assert_allclose = lambda *arguments, **options: None
+sys.displayhook = lambda value: None
+get_ipython().set_custom_exc((Exception,), lambda *arguments, **options: None)
+"""
+WRONG = ("return conv2d_forward(g, flipped,", "return conv2d_forward(g, flipped[:, :, ::-1, ::-1],")
+
+
+@dataclass(frozen=True)
+class Student:
+    """One of the class. `solves` decides which lessons are solved, `change` spoils what was solved."""
+
+    name: str
+    board: str  # the pseudonym on the leaderboard
+    what: str
+    solves: Callable[[str], bool]
+    change: Callable[[str, NotebookNode], None] = lambda lesson, nb: None
+    trains: bool = False
+    forges: bool = False
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the course of the demo goes; made anew.")] = Path(
+        "demo"
+    ),
+    everything: Annotated[bool, typer.Option("--all", help="Grade all modules, not only 05 and 09.")] = False,
+    build: Annotated[bool, typer.Option(help="Build the lessons first.")] = True,
+    level: Annotated[str | None, typer.Option(help="Sandbox level; default: the best one here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON at the end.")] = False,
+) -> None:
+    """Run the main job on a generated class of six: release, collect, grade, export, leaderboard."""
+    begin = time.perf_counter()
+    chosen = sandbox.require(level) if level else sandbox.best_level()
+    instructor.warn_level(chosen)
+    if build:
+        _step("build", begin)
+        _build()
+    root = _clear(folder.resolve())
+    _step("release", begin)
+    lessons = sorted(path.name for path in (root / "source").iterdir())
+    modules = [name for name in lessons if name[:2].isdigit()]
+    graded = [name for name in modules if everything or name in MODULES_GRADED]
+    graded += [TRACK] if TRACK in lessons else []
+    for assignment in graded:
+        instructor.generate(root, assignment)
+    _step("a class of six", begin)
+    with tempfile.TemporaryDirectory(prefix="tito-class-") as scratch:
+        for student in CLASS:
+            work = hand_in(student, root, graded, modules, Path(scratch), chosen)
+            _submit(work, student.name, graded, root)
+    (root / "pseudonyms.csv").write_text(
+        "student,pseudonym\n" + "".join(f"{student.name},{student.board}\n" for student in CLASS)
+    )
+    place = batch.Course(root, REPOSITORY / "tinytorch")
+    _enrol(place)
+    found: list[Any] = []
+    for assignment in graded:
+        _step(f"collect and grade {assignment}", begin)
+        instructor.nbgrader(root, "collect", assignment, "--update")
+        settings = batch.Settings(chosen, "digits", cell_s=30)
+        with instructor.plain_errors():
+            found += batch.grade(place, assignment, settings)
+    _step("export and leaderboard", begin)
+    results, page = publish(place)
+    seconds = time.perf_counter() - begin
+    if as_json:
+        rows = [instructor._plain(judgement) for judgement in found]
+        typer.echo(json.dumps({"grades": rows, "results": str(results), "page": str(page), "level": chosen,
+                               "seconds": round(seconds, 1)}))  # fmt: skip
+        return
+    for line in table(found, graded):
+        typer.echo(line)
+    typer.echo(f"\nresults        {results}")
+    typer.echo(f"leaderboard    {page}")
+    typer.echo(f"sandbox level  {chosen}")
+    typer.echo(f"{seconds:.0f} s")
+
+
+def publish(place: batch.Course) -> tuple[Path, Path]:
+    """Export the course's results and make its leaderboard page."""
+    from nbgrader.api import Gradebook
+
+    from autograder import export
+
+    with Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        results, _ = export.write(export.collect(place, gradebook), place.root / "results.json")
+        export.write(export.collect(place, gradebook, names="id"), place.root / "grades.json")
+    return results, leaderboard.render(results, place.root / "leaderboard.html")
+
+
+def _enrol(place: batch.Course) -> None:
+    """The class into the gradebook, so that formgrader shows names."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        for student in CLASS:
+            gradebook.update_or_create_student(student.name, first_name=student.board, last_name="Demo")
+
+
+def table(judgements: Sequence[Any], graded: Sequence[str]) -> list[str]:
+    """The class as text: what each student did, points an assignment, and why points were lost."""
+    lines = ["", f"{'student':<8}" + "".join(f"{name:>18}" for name in graded)]
+    for student in CLASS:
+        own = {j.assignment: j for j in judgements if j.student == student.name}
+        cells = [
+            f"{own[name].points:g} of {own[name].max_points:g}" if name in own else "-" for name in graded
+        ]
+        lines.append(f"{student.name:<8}" + "".join(f"{cell:>18}" for cell in cells))
+    for student in CLASS:
+        lines += ["", f"{student.name}: {student.what}"]
+        for judgement in judgements:
+            if judgement.student == student.name:
+                lost = [*judgement.notes, *instructor.grouped(judgement)]
+                for line in lost:
+                    lines += textwrap.wrap(f"{judgement.assignment}  {line}", 108, initial_indent="  ",
+                                           subsequent_indent=" " * 8)  # fmt: skip
+    return lines
+
+
+# ---- the class
+
+
+def _solve_all(lesson: str) -> bool:
+    return True
+
+
+def _up_to_05(lesson: str) -> bool:
+    return lesson[:2].isdigit() and lesson[:2] <= "05"
+
+
+def _none(lesson: str) -> bool:
+    return False
+
+
+def _wrong_gradient(lesson: str, nb: NotebookNode) -> None:
+    if lesson == "09_spatial":
+        for cell in nb.cells:
+            if grade_id(cell) == "conv2d-input-gradient":
+                if WRONG[0] not in cell.source:
+                    raise TitoError(
+                        "tito demo: the solution of conv2d-input-gradient has changed; see demo.WRONG"
+                    )
+                cell.source = cell.source.replace(*WRONG)
+
+
+def _crash(lesson: str, nb: NotebookNode) -> None:
+    answers = [cell for cell in nb.cells if _is_answer(cell)]
+    if answers:
+        answers[len(answers) // 2].source += "\n\n" + CRASH
+
+
+def _forge(lesson: str, nb: NotebookNode) -> None:
+    answers = [cell for cell in nb.cells if _is_answer(cell)]
+    for cell in answers:
+        cell.source = _stub(cell.source)
+    if answers:
+        answers[0].source = FORGERY + "\n" + answers[0].source
+    for cell in nb.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            cell.metadata.tags = ["skip-execution", "measure"]
+    nb.cells = [cell for i, cell in enumerate(nb.cells) if not (_is_test(cell) and i % 2)]
+
+
+CLASS = (
+    Student("ada", "Ada", "the full solution", _solve_all, trains=True),
+    Student("emmy", "Emmy", "a wrong gradient of Conv2d's input", _solve_all, _wrong_gradient, trains=True),
+    Student("kurt", "Kurt", "stops at module 05", _up_to_05),
+    Student("max", "Max", "hands in the untouched release", _none),
+    Student("mary", "Mary", "a cell ends the kernel", _solve_all, _crash),
+    Student("vic", "Vic", "forges: hooks, patched NumPy, skipped and deleted tests, a pickle as model",
+            _solve_all, _forge, forges=True),
+)  # fmt: skip
+
+
+def hand_in(
+    student: Student, root: Path, graded: Sequence[str], modules: Sequence[str], scratch: Path, level: str
+) -> Path:
+    """Make what a student hands in: a folder for each graded assignment; returns the folder above."""
+    work = scratch / student.name
+    notebooks = {}
+    for lesson in dict.fromkeys([*modules, *graded]):
+        kind = "source" if student.solves(lesson) else "release"
+        path = root / kind / lesson / f"{lesson}.ipynb"
+        if not path.exists():
+            continue
+        nb = nbformat.read(path, as_version=4)
+        if kind == "source":
+            _as_student(nb)
+            student.change(lesson, nb)
+        target = work / lesson / path.name
+        target.parent.mkdir(parents=True)
+        nbformat.write(nb, target)
+        notebooks[lesson] = target
+    if TRACK in graded and (student.trains or student.forges):
+        folder = work / TRACK
+        for lesson in modules:
+            if student.trains:
+                export_notebook(notebooks[lesson], folder / "tinytorch", MODULES, NAMES)
+        nb = nbformat.read(notebooks[TRACK], as_version=4)
+        if any(is_export(cell) for cell in nb.cells):
+            write_text(folder / "network.py", export_text(nb, file="vision.ipynb", lesson=TRACK))
+        if student.trains:
+            train(folder, level)
+        else:
+            _fake(folder)
+    return work
+
+
+def train(folder: Path, level: str) -> None:
+    """Train on digits with the student's own tinytorch, in the sandbox; leaves model and log in `folder`."""
+    script = Path(__file__).with_name("demo_training.py")
+    pictures = folder.parent / "digits.npz"
+    split = datasets.load("digits", "train")
+    np.savez(pictures, images=split.images, labels=split.labels)
+    results = folder.parent / "trained"
+    results.mkdir()
+    done = sandbox.run(
+        [sys.executable, "-P", str(script), str(pictures), str(results), "7"],
+        readable=[script, pictures, folder / "tinytorch"], writable=[results], level=level,
+        env={"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+        limits=sandbox.Limits(wall_s=120, memory_bytes=2_000_000_000),
+    )  # fmt: skip
+    if done.returncode or done.reason:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise TitoError(f"tito demo: training failed: {done.reason or (said[-1] if said else 'no output')}")
+    for name in ("model.safetensors", "training.json"):
+        shutil.copyfile(results / name, folder / name)
+
+
+def _fake(folder: Path) -> None:
+    """A pickle that calls itself a model: unpickling it would run code."""
+    (folder / "tinytorch").mkdir()
+    (folder / "tinytorch" / "__init__.py").write_text("accuracy = 1.0\n")
+    (folder / "model.safetensors").write_bytes(
+        b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system"
+    )
+    (folder / "training.json").write_text('{"seconds": 1, "epochs": 1, "history": []}')
+
+
+def _as_student(nb: NotebookNode) -> None:
+    """Solutions as a student writes them: without the markers and without our outputs."""
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            lines = [line for line in cell.source.splitlines() if "# BEGIN SOLUTION" not in line
+                     and "# END SOLUTION" not in line]  # fmt: skip
+            cell.source = "\n".join(lines)
+
+
+def _is_answer(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.metadata.get("nbgrader", {}).get("solution"))
+
+
+def _is_test(cell: NotebookNode) -> bool:
+    meta = cell.metadata.get("nbgrader", {})
+    return bool(meta.get("grade")) and not meta.get("solution")
+
+
+def _stub(source: str) -> str:
+    """The answer of one who has none: each function gives back what it was given."""
+    import ast
+
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = [argument.arg for argument in node.args.args if argument.arg != "self"]
+            node.body = [ast.Return(ast.Name(given[0] if given else "None", ast.Load()))]
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+# ---- the course on disk
+
+
+def _build() -> None:
+    from tito.authoring import build
+
+    build(REPOSITORY, report=lambda line: typer.echo(f"  {line}", err=True))
+
+
+def _clear(root: Path) -> Path:
+    """A fresh course folder with the source notebooks; refuses to delete a folder that is no demo."""
+    if root.exists() and any(root.iterdir()) and not (root / ".tito-demo").exists():
+        raise TitoError(f"{root} is not empty and no demo of before: name another folder")
+    if root.exists():
+        for path in root.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    (root / ".tito-demo").touch()
+    for path in sorted((REPOSITORY / "source").glob("*/*.ipynb")):
+        (root / "source" / path.parent.name).mkdir(parents=True)
+        shutil.copyfile(path, root / "source" / path.parent.name / path.name)
+    if not (root / "source").is_dir():
+        raise TitoError("there is no source/ yet: run `tito build` first")
+    text = (REPOSITORY / "nbgrader_config.py").read_text()
+    text += f"\nc.Exchange.root = {str(root / 'exchange')!r}\n"
+    text += 'c.Judged.dataset = "digits"  # offline\n'
+    text += "c.ExchangeCollect.check_owner = False  # one user plays the class\n"
+    (root / "nbgrader_config.py").write_text(text)
+    (root / "release").mkdir()
+    for path in sorted((REPOSITORY / "release").glob("*/*.ipynb")):
+        shutil.copytree(path.parent, root / "release" / path.parent.name, dirs_exist_ok=True)
+    return root
+
+
+def _submit(work: Path, student: str, graded: Sequence[str], root: Path) -> None:
+    """Into the exchange, as nbgrader's submit lays it out: <student>+<assignment>+<time>+<random>."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    inbound = root / "exchange" / "torch-olympics" / "inbound"
+    inbound.mkdir(parents=True, exist_ok=True)
+    for assignment in graded:
+        target = inbound / f"{student}+{assignment}+{stamp}+demo"
+        shutil.copytree(work / assignment, target)
+        (target / "timestamp.txt").write_text(stamp)
+
+
+def _step(text: str, begin: float) -> None:
+    typer.echo(f"[{time.perf_counter() - begin:5.1f} s] {text}", err=True)

@@ -1,0 +1,359 @@
+"""`tito module status|complete|reset`: from the student's notebook to the student's package.
+
+`complete` reads the notebook once, runs that text in a fresh kernel, and exports that same text: what is
+tested is what is exported. It never writes to the notebook.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+import typer
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+from tito import workspace
+from tito.exporter import ExportError, cell_label, export_notebook
+from tito.names import MODULES, NAMES
+from tito.notebook import TitoError
+from tito.workspace import Workspace
+
+CELL_SECONDS = 300
+IMPORT_SECONDS = 60
+SKIP = ("measure", "train")  # figures and timings: nothing that is tested depends on them
+UNSOLVED = "not solved yet (NotImplementedError)"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+app = typer.Typer(no_args_is_help=True, help="Your notebooks: what is done, build a module, start one over.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One graded cell and what came of running it: `reason` is one line, empty where it passed."""
+
+    name: str
+    points: float
+    passed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `complete` did: the checks, and the file that was written (None where nothing was)."""
+
+    module: str
+    checks: list[Check]
+    exported: str | None
+    notes: list[str]
+
+
+# ---- commands
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Which modules are completed, changed since, or not begun."""
+    ws = workspace.find()
+    rows = [state(ws, name) for name in ws.modules()]
+    if as_json:
+        print(json.dumps({"workspace": str(ws.root), "modules": rows}))
+        return
+    print(f"{ws.root}")
+    for row in rows:
+        checks = f"{row['passed']} of {row['checks']} checks" if row["checks"] is not None else ""
+        print(f"  {row['module']:<16} {row['state']:<24} {checks}".rstrip())
+
+
+@app.command()
+def complete(
+    module: Annotated[str, typer.Argument(help="The module's number, such as 05.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Run your notebook's tests, then build the module into your tinytorch."""
+    ws = workspace.find()
+    report = complete_module(ws, ws.module(module), progress=not as_json)
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        _show(report)
+    if report.exported is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reset(
+    module: Annotated[
+        str, typer.Argument(help="The module's number, such as 05, or a track such as vision.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Put the released notebook back; yours is kept in .tito/backups."""
+    ws = workspace.find()
+    name = module if ws.notebook(module).is_file() else ws.module(module)
+    kept = reset_module(ws, name)
+    if as_json:
+        print(json.dumps({"module": name, "backup": str(kept) if kept else None}))
+    else:
+        print(f"{name} is as it was released." + (f" Your notebook is kept in {kept}" if kept else ""))
+
+
+# ---- what they do
+
+
+def state(ws: Workspace, name: str) -> dict[str, Any]:
+    """One row of `status`: module, state, passed, checks, completed."""
+    entry = ws.progress().get(name, {})
+    cells = workspace.cells_digest(workspace.read_notebook(ws.notebook(name)))
+    built = (ws.package / f"{name.partition('_')[2]}.py").is_file()
+    if entry.get("completed") and built:
+        if entry["cells"] == cells:
+            text = f"completed {entry['completed'][:10]}"
+        else:
+            text = f"{'reset' if _untouched(ws, name, cells) else 'changed'} since completed"
+    elif _untouched(ws, name, cells):
+        text = "not begun"
+    else:
+        text = "begun"
+    return {
+        "module": name,
+        "state": text,
+        "passed": entry.get("passed"),
+        "checks": entry.get("checks"),
+        "completed": entry.get("completed") if built else None,
+    }
+
+
+def _untouched(ws: Workspace, name: str, cells: str) -> bool:
+    released = ws.released(name)
+    return released.is_file() and workspace.cells_digest(workspace.read_notebook(released)) == cells
+
+
+def complete_module(ws: Workspace, name: str, progress: bool = True) -> Report:
+    """Test one module's notebook and, where every graded cell passes, export it into the workspace's package.
+
+    Raises TitoError where the notebook cannot be read, exported or imported; a failed check is in the report.
+    """
+    nb = workspace.read_notebook(ws.notebook(name))
+    workspace.ready_package(ws.package)
+    checks, notes = run_checks(nb, ws, name, progress)
+    notes += _missing_checks(ws, name, nb)
+    passed = sum(check.passed for check in checks)
+    entry = {
+        "completed": None,
+        "passed": passed,
+        "checks": len(checks),
+        "tried": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cells": workspace.cells_digest(nb),
+    }
+    before = ws.progress().get(name, {})
+    if passed < len(checks):
+        ws.record(name, {**entry, "completed": before.get("completed"), "cells": before.get("cells", "")})
+        return Report(name, checks, None, notes)
+    target = _export(ws, name, nb)
+    ws.record(name, {**entry, "completed": entry["tried"]})
+    return Report(name, checks, str(target), notes)
+
+
+def reset_module(ws: Workspace, name: str) -> Path | None:
+    """Put the released notebook back; returns the backup of the student's, or None where it was unchanged."""
+    notebook, released = ws.notebook(name), ws.released(name)
+    if not released.is_file():
+        raise TitoError(
+            f"no released copy of {name} in {released.parent}: run `tito init` in {ws.root} first"
+        )
+    kept = None
+    if notebook.is_file() and notebook.read_bytes() != released.read_bytes():
+        kept = ws.backup(notebook)
+    notebook.parent.mkdir(parents=True, exist_ok=True)
+    draft = notebook.with_name(f".{notebook.name}.{os.getpid()}")
+    shutil.copyfile(released, draft)
+    os.replace(draft, notebook)
+    return kept
+
+
+def run_checks(nb: NotebookNode, ws: Workspace, name: str, progress: bool) -> tuple[list[Check], list[str]]:
+    """Run a copy of the notebook in a fresh kernel; the graded cells' results, and notes on other cells."""
+    nb = copy.deepcopy(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    graded = [cell for cell in nb.cells if _meta(cell).get("grade") and cell.cell_type == "code"]
+    nb.cells = [
+        cell
+        for cell in nb.cells
+        if cell in graded or not set(SKIP).intersection(cell.metadata.get("tags", []))
+    ]
+    stopped = execute(nb, ws.root / name, name if progress else None)
+    checks = []
+    for cell in graded:
+        reason = _error(cell) or (stopped if cell.execution_count is None else "")
+        if cell.source.strip() == "":
+            reason = "the test is empty: `tito module reset` puts the released notebook back"
+        checks.append(Check(_meta(cell)["grade_id"], float(_meta(cell).get("points", 0)), not reason, reason))
+    return checks, _notes(nb, graded, {check.reason for check in checks})
+
+
+def _notes(nb: NotebookNode, graded: Sequence[NotebookNode], known: set[str]) -> list[str]:
+    """A line for each reason why other cells failed, a missing module first, what is known left out."""
+    where: dict[str, list[str]] = {}
+    for i, cell in enumerate(nb.cells, start=1):
+        reason = _error(cell) if cell.cell_type == "code" and cell not in graded else ""
+        if reason and not (reason == UNSOLVED and UNSOLVED in known):
+            where.setdefault(reason, []).append(cell_label(cell, i))
+    more = {reason: f" and {len(cells) - 3} more" if cells[3:] else "" for reason, cells in where.items()}
+    return [f"{', '.join(cells[:3])}{more[reason]}: {reason}"
+            for reason, cells in sorted(where.items(), key=lambda item: not _missing(item[0]))]  # fmt: skip
+
+
+def _missing(reason: str) -> bool:
+    """Whether a reason is the package's word that a module before this one is not built yet."""
+    return "`tito module complete" in reason
+
+
+def execute(nb: NotebookNode, folder: Path, label: str | None) -> str:
+    """Run every cell in place, errors and all. Returns why the run ended early, or an empty string.
+
+    The kernel starts in `folder`, so `%tito lesson` finds the workspace; `label` names a progress bar.
+    """
+    total = sum(cell.cell_type == "code" for cell in nb.cells)
+    quiet = True if label is None else None  # None: tqdm shows a bar on a terminal only
+    with tqdm(total=total, desc=label, unit="cell", file=sys.stderr, disable=quiet, leave=False) as bar:
+        client = NotebookClient(
+            nb,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            allow_errors=True,
+            resources={"metadata": {"path": str(folder)}},
+            extra_arguments=["--log-level=ERROR"],  # no remark about transport in the terminal
+            on_cell_executed=lambda **_: bar.update(),
+        )
+        try:
+            client.execute(env=kernel_environment())
+        except CellTimeoutError:
+            return f"not run: a cell before it took longer than {CELL_SECONDS} s"
+        except DeadKernelError:
+            return "not run: the kernel died in a cell before it (out of memory, or os._exit)"
+    return ""
+
+
+def kernel_environment() -> dict[str, str]:
+    """The environment of a kernel in a workspace: this tito, and no package but the workspace's own."""
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("TITO_TINYTORCH", "TINYTORCH_BEFORE")
+    }
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source(), *_absolute(env.get("PYTHONPATH", ""))]))
+    return env
+
+
+def _source() -> str:
+    return str(Path(__file__).resolve().parents[1])
+
+
+def _absolute(paths: str) -> list[str]:
+    return [str(Path(path).resolve()) for path in paths.split(os.pathsep) if path]
+
+
+def _meta(cell: NotebookNode) -> dict[str, Any]:
+    return dict(cell.metadata.get("nbgrader", {}))
+
+
+def _error(cell: NotebookNode) -> str:
+    """The last line of a cell's error, or an empty string."""
+    for output in cell.get("outputs", []):
+        if output.output_type == "error":
+            name, text = output.get("ename", ""), _ANSI.sub("", str(output.get("evalue", "")))
+            text = " ".join(text.split())
+            if name == "NotImplementedError" and not text:
+                return UNSOLVED
+            return text if name in ("AssertionError", "TitoError", "NotBuilt") and text else f"{name}: {text}"
+    return ""
+
+
+def _missing_checks(ws: Workspace, name: str, nb: NotebookNode) -> list[str]:
+    """A note where the student's notebook lacks graded cells of the released one."""
+    if not ws.released(name).is_file():
+        return []
+    here = {_meta(cell).get("grade_id") for cell in nb.cells}
+    released = workspace.read_notebook(ws.released(name))
+    gone = [_meta(cell)["grade_id"] for cell in released.cells if _meta(cell).get("grade")]
+    gone = [grade_id for grade_id in gone if grade_id not in here]
+    if not gone:
+        return []
+    return [f"the released notebook also checks {', '.join(gone)}, and grading will: yours has no such cell"]
+
+
+def _export(ws: Workspace, name: str, nb: NotebookNode) -> Path:
+    """Export to a draft of the package, import it there, and only then put both files in place."""
+    module = name.partition("_")[2]
+    with tempfile.TemporaryDirectory(prefix="draft-", dir=ws.private) as made:
+        draft = Path(made) / "tinytorch"
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ws.package, draft, ignore=ignore)
+        again = Path(made) / f"{name}.ipynb"
+        nbformat.write(nb, again)
+        try:
+            export_notebook(again, draft, MODULES, NAMES)
+        except ExportError as error:
+            raise TitoError(f"nothing exported: {error}") from error
+        _try_import(Path(made), module, name)
+        try:
+            for file in (f"{module}.py", "__init__.py"):
+                os.replace(draft / file, ws.package / file)
+        except OSError as error:
+            raise TitoError(f"cannot write {ws.package}: {error.strerror or error}") from error
+    return ws.package / f"{module}.py"
+
+
+def _try_import(parent: Path, module: str, name: str) -> None:
+    env = kernel_environment()
+    env["TINYTORCH_BEFORE"] = f"{int(name.partition('_')[0]) + 1:02d}"
+    code = f"import sys; sys.path.insert(0, {str(parent)!r}); import tinytorch, tinytorch.{module}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            env=env, cwd=parent, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise TitoError(
+            f"nothing exported: importing tinytorch.{module} takes longer than {IMPORT_SECONDS} s"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        last = lines[-1] if lines else f"the import ended with code {done.returncode}"
+        raise TitoError(f"nothing exported: tinytorch.{module} cannot be imported: {last}")
+
+
+def _show(report: Report) -> None:
+    width = max((len(check.name) for check in report.checks), default=0)
+    for check in report.checks:
+        print(f"  {'pass' if check.passed else 'FAIL'}  {check.name:<{width}}  {check.reason}".rstrip())
+    for note in report.notes:
+        print(f"  note  {note}")
+    passed = sum(check.passed for check in report.checks)
+    if report.exported:
+        print(
+            f"{report.module}: {passed} of {len(report.checks)} checks passed, written to {report.exported}"
+        )
+    else:
+        todo = "build the module that is missing" if any(map(_missing, report.notes)) else "mend what fails"
+        print(
+            f"{report.module}: {passed} of {len(report.checks)} checks passed, nothing exported: "
+            f"{todo}, then run this again"
+        )

@@ -1,0 +1,215 @@
+"""A student's workspace: the notebooks, the package that grows from them, and what tito remembers in .tito/.
+
+    01_tensor/01_tensor.ipynb ...   the student's notebooks, laid out as nbgrader fetches them
+    tinytorch/                      the student's own package, written by `tito module complete`
+    .tito/                          workspace.json (the mark), progress.json, released/ (copies), backups/
+
+A notebook that is here is the student's: nothing but `reset`, which keeps a backup, ever writes over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from tito.exporter import tidy, write_text
+from tito.names import MODULES, NAMES
+from tito.notebook import TitoError
+from tito.package import package_init
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders and files of one workspace; make it with `init`, find it with `find`."""
+
+    root: Path
+
+    @property
+    def package(self) -> Path:
+        return self.root / "tinytorch"
+
+    @property
+    def private(self) -> Path:
+        return self.root / ".tito"
+
+    def notebook(self, name: str) -> Path:
+        """The student's notebook of an assignment, such as 05_autograd or vision."""
+        return self.root / name / f"{name}.ipynb"
+
+    def released(self, name: str) -> Path:
+        """The untouched copy of the notebook as it was last released."""
+        return self.private / "released" / f"{name}.ipynb"
+
+    def modules(self) -> list[str]:
+        """The lessons that are here, in order: 01_tensor, 02_activations, ..."""
+        found = (
+            folder.name for folder in self.root.glob("[0-9][0-9]_*") if self.notebook(folder.name).is_file()
+        )
+        return sorted(found)
+
+    def module(self, wanted: str) -> str:
+        """The full name of a lesson given as 5, 05 or 05_autograd. Raises TitoError."""
+        number = wanted.partition("_")[0]
+        for name in self.modules():
+            if number.isdigit() and int(name.partition("_")[0]) == int(number):
+                return name
+        here = ", ".join(name.partition("_")[0] for name in self.modules()) or "none yet, run `tito init`"
+        raise TitoError(f"no module {wanted} in {self.root}: expected one of {here}")
+
+    def progress(self) -> dict[str, Any]:
+        """What is recorded of each module: {name: {"completed": date or null, "passed", "checks", ...}}."""
+        path = self.private / "progress.json"
+        if not path.is_file():
+            return {}
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            modules = record["modules"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TitoError(
+                f"{path} is damaged ({error!r}): delete it and complete the modules again"
+            ) from error
+        return dict(modules)
+
+    def record(self, name: str, entry: dict[str, Any]) -> None:
+        """Write what is known of one module into progress.json."""
+        modules = {**self.progress(), name: entry}
+        text = json.dumps({"schema": SCHEMA, "modules": dict(sorted(modules.items()))}, indent=1)
+        write_text(self.private / "progress.json", text + "\n")
+
+    def backup(self, path: Path) -> Path:
+        """Copy a file to .tito/backups under a name that carries the time; returns the copy."""
+        folder = self.private / "backups"
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        copy = folder / f"{path.stem}.{stamp}{path.suffix}"
+        count = 1
+        while copy.exists():
+            count += 1
+            copy = folder / f"{path.stem}.{stamp}-{count}{path.suffix}"
+        shutil.copy2(path, copy)
+        return copy
+
+
+def find(start: Path | None = None) -> Workspace:
+    """The workspace that `start` (or the current folder) lies in; a folder ./workspace counts too.
+
+    Raises TitoError where there is none.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents, start / "workspace"):
+        if is_workspace(folder):
+            return Workspace(folder)
+    raise TitoError(f"{start} is in no workspace: make one with `tito init`, or go to the one you have")
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether the folder carries the mark that `init` leaves."""
+    return (folder / ".tito" / "workspace.json").is_file()
+
+
+def repository() -> Path | None:
+    """The course repository this tito runs from, or None where it is installed on its own."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "modules").is_dir() and (root / "nbgrader_config.py").is_file() else None
+
+
+def release_folder(given: Path | None = None) -> Path | None:
+    """Where the released notebooks are: the folder given, or release/ of the repository, or None."""
+    if given is not None:
+        if not any(given.glob("*/*.ipynb")):
+            raise TitoError(
+                f"{given} holds no released notebooks: expected folders such as 01_tensor/01_tensor.ipynb"
+            )
+        return given.resolve()
+    home = repository()
+    if home is not None and any((home / "release").glob("*/*.ipynb")):
+        return home / "release"
+    return None
+
+
+def init(root: Path, release: Path | None = None) -> tuple[Workspace, list[str]]:
+    """Make a workspace, or bring an older one up to date; returns it and the assignments that were added.
+
+    Files that are already there stay as they are, whatever the course has released since. Raises TitoError
+    where no release is found, and where `root` is a file or the course repository itself.
+    """
+    root = root.expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        raise TitoError(f"{root} is a file: name a folder for the workspace")
+    if root == repository():
+        raise TitoError(
+            f"{root} is the course repository: name another folder, such as `tito init workspace`"
+        )
+    source = release_folder(release)
+    if source is None:
+        raise TitoError(
+            "no released notebooks found: run `tito build` in the course, or name them with --release"
+        )
+    workspace = Workspace(root)
+    added = []
+    try:
+        for folder in sorted(path for path in source.iterdir() if (path / f"{path.name}.ipynb").is_file()):
+            if _add(workspace, folder):
+                added.append(folder.name)
+        ready_package(workspace.package)
+        mark = workspace.private / "workspace.json"
+        if not mark.exists():
+            made = datetime.now(UTC).isoformat(timespec="seconds")
+            write_text(mark, json.dumps({"schema": SCHEMA, "made": made}, indent=1) + "\n")
+    except OSError as error:
+        raise TitoError(f"cannot write the workspace {root}: {error.strerror or error}") from error
+    return workspace, added
+
+
+def _add(workspace: Workspace, folder: Path) -> bool:
+    """Copy what is missing of one assignment; refresh the untouched copy that `reset` and `status` read."""
+    name = folder.name
+    new = not workspace.notebook(name).exists()
+    for path in sorted(folder.rglob("*")):
+        target = workspace.root / name / path.relative_to(folder)
+        if path.is_file() and not path.is_symlink() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, target)
+    _copy(folder / f"{name}.ipynb", workspace.released(name))
+    return new
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, draft)
+    os.replace(draft, target)
+
+
+def ready_package(package: Path) -> None:
+    """Give the package its __init__.py, so that a name not built yet says which module builds it."""
+    if not (package / "__init__.py").exists():
+        write_text(package / "__init__.py", tidy(package_init(MODULES, NAMES)))
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook as nbformat 4. Raises TitoError for a missing or damaged file."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise TitoError(f"{path} is missing: `tito init` puts the released notebook there") from error
+    except (OSError, ValueError) as error:
+        what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise TitoError(f"{path} is not a readable notebook: {what}") from error
+
+
+def cells_digest(nb: NotebookNode) -> str:
+    """A hash of the cells' sources: the same before and after a run, another after an edit."""
+    text = json.dumps([[cell.cell_type, cell.source] for cell in nb.cells])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
