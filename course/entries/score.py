@@ -1,0 +1,50 @@
+"""Measure a reference entry with the trusted scorer and write its result.json, which the leaderboard shows.
+
+    TINYTORCH_DATA=FOLDER python course/entries/score.py vision [--dataset cifar10] [--split test]
+
+The entry runs as a submission does: in the sandbox, with the package that `tito build` made.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from autograder import sandbox, scorer
+from tito.exporter import write_text
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("track")
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--split", default="test")
+    args = parser.parse_args()
+    entry = HERE / args.track
+    with tempfile.TemporaryDirectory() as folder:
+        submission = Path(folder) / args.track
+        submission.mkdir()
+        for name in ("model.safetensors", "network.py", "training.json"):
+            shutil.copyfile(entry / name, submission / name)
+        shutil.copytree(
+            REPOSITORY / "tinytorch", submission / "tinytorch", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        result = scorer.score(args.track, submission, args.dataset, args.split, level=sandbox.best_level())
+    if not result.valid:
+        raise SystemExit(f"score.py: the entry is INVALID: {'; '.join(result.reasons)}")
+    write_text(entry / "result.json", json.dumps(result.to_dict(), indent=1, sort_keys=True) + "\n")
+    print(
+        f"{entry / 'result.json'}: accuracy {result.metrics['accuracy']:.4f}, {result.total:.1f} of 90 points"
+    )
+    for reason in result.reasons:
+        print(f"  {reason}")
+
+
+if __name__ == "__main__":
+    main()
