@@ -1,0 +1,111 @@
+"""Wrong solutions of lesson 03."""
+
+from tests.mutants import Mutant
+
+MUTANTS = [
+    Mutant(
+        name="modules-two-levels",
+        cell="modules",
+        old="yield from child.modules()",
+        new="yield child",
+        why="grandchildren are not reached",
+    ),
+    Mutant(
+        name="prefix-not-handed-on",
+        cell="named-tensors",
+        old='f"{prefix}{name}."',
+        new='f"{name}."',
+        why="names of the third level lose their beginning",
+    ),
+    Mutant(
+        name="buffers-as-parameters",
+        cell="parameters",
+        old="if t.requires_grad and id(t) not in seen:",
+        new="if id(t) not in seen:",
+        why="the optimizer would train running means",
+    ),
+    Mutant(
+        name="shared-tensor-twice",
+        cell="parameters",
+        old="if t.requires_grad and id(t) not in seen:",
+        new="if t.requires_grad:",
+        why="a tied weight would be stepped twice",
+    ),
+    Mutant(
+        name="load-without-copy",
+        cell="load-state-dict",
+        old="t.data = np.array(state[name], dtype=t.dtype)",
+        new="t.data = np.asarray(state[name])",
+        why="the module shares memory with the dict and takes over its dtype",
+    ),
+    Mutant(
+        name="load-checks-while-copying",
+        cell="load-state-dict",
+        old='(state[name])}")\n        for name, t in own.items():\n            t.data',
+        new='(state[name])}")\n            t.data',
+        why="a wrong shape leaves the module half loaded",
+    ),
+    Mutant(
+        name="train-not-inside",
+        cell="train",
+        old="for module in self.modules():",
+        new="for module in [self]:",
+        why="layers inside stay in training mode",
+    ),
+    Mutant(
+        name="bound-of-outputs",
+        cell="linear-init",
+        old="math.sqrt(in_features)",
+        new="math.sqrt(out_features)",
+        why="the bound counts outputs instead of inputs",
+    ),
+    Mutant(
+        name="missing-bias",
+        cell="linear-forward",
+        old="y if self.bias is None else y + self.bias",
+        new="y",
+        why="the bias is never added",
+    ),
+    Mutant(
+        name="weight-not-transposed",
+        cell="linear-forward",
+        old="x @ self.weight.T",
+        new="(x @ self.weight if self.weight.shape[0] == self.weight.shape[1] else x @ self.weight.T)",
+        why="x W instead of x Wᵀ wherever the shapes allow it",
+    ),
+    Mutant(
+        name="dropout-without-scale",
+        cell="dropout",
+        old="x * (keep.astype(x.dtype) / (1 - self.p))",
+        new="x * keep.astype(x.dtype)",
+        why="the mean falls with p",
+    ),
+    Mutant(
+        name="dropout-always",
+        cell="dropout",
+        old="not self.training or self.p == 0",
+        new="self.p == 0",
+        why="zeros in evaluation, too",
+    ),
+    Mutant(
+        name="sequential-last-only",
+        cell="sequential",
+        old="x = layer(x)\n        return x",
+        new="y = layer(x)\n        return y",
+        why="every layer gets the first input",
+    ),
+    Mutant(
+        name="describe-anything",
+        cell="describe-model",
+        old="    raise TypeError(\n",
+        new="    return str(value)\n    raise TypeError(\n",
+        why="a function is stored as its text and cannot come back",
+    ),
+    Mutant(
+        name="write-in-place",
+        cell="write-atomically",
+        old="write(temporary)\n        os.replace(temporary, path)",
+        new="write(path)",
+        why="a failed write destroys the old file",
+    ),
+]

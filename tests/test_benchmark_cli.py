@@ -1,0 +1,110 @@
+"""`tito benchmark` measures a stand-in model in the sandbox, and every line of JSON stands alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_course import Tito
+from submissions import submission
+
+from autograder import datasets, rules, sandbox
+from tito import benchmark, workspace
+from tito.notebook import TitoError
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Path:
+    return submission(tmp_path / "entry")
+
+
+@pytest.fixture
+def tito(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tito:
+    monkeypatch.delenv("TITO_TINYTORCH", raising=False)
+    monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path / "no data"))
+    monkeypatch.chdir(tmp_path)
+    return Tito(monkeypatch, capsys)
+
+
+def test_accuracy_is_counted_outside_the_model(tito: Tito, entry: Path) -> None:
+    record = tito.json("benchmark", "accuracy", "--model", entry / "model.safetensors", "--dataset", "digits")
+    data = datasets.load("digits", "test")
+    flat = data.images.reshape(len(data), -1).astype(np.float32) / 255
+    logits = (flat - flat.mean(axis=1, keepdims=True)) @ load_file(entry / "model.safetensors")["weight"]
+    right = int((logits.argmax(axis=1) == data.labels).sum())
+    assert (record["correct"], record["n"], record["accuracy"]) == (right, 500, right / 500)
+    low, high = record["accuracy_interval"]
+    assert low < record["accuracy"] < high
+    assert (record["dataset"], record["split"], record["sandbox"]) == ("digits", "test", sandbox.best_level())
+    assert record["parameters"] > 0 and record["machine"]["cores"] >= 1
+
+
+def test_speed_and_memory(tito: Tito, entry: Path) -> None:
+    shared = ("--model", entry / "model.safetensors", "--dataset", "digits", "--split", "public")
+    fast = tito.json("benchmark", "speed", *shared, "--seconds", "1")
+    low, high = fast["speed_interval"]
+    assert 0 < low <= fast["images_per_second"] <= high and fast["n"] == 250 and len(fast["samples"]) >= 3
+    out = tito("benchmark", "memory", *shared)
+    assert "MB at most" in out and "250 pictures of digits public" in out
+
+
+def test_size_counts_surplus_code(tito: Tito, entry: Path) -> None:
+    model = entry / "model.safetensors"
+    size = model.stat().st_size
+    assert tito.json("benchmark", "size", "--model", model)["size_bytes"] == size
+    (entry / "network.py").write_text("#" * rules.CODE_BYTES)
+    code = (entry / "tinytorch" / "__init__.py").stat().st_size
+    assert tito.json("benchmark", "size", "--model", model)["size_bytes"] == size + code
+    assert f"({size + code:,} bytes; the limit is 50 MB)" in tito("benchmark", "size", "--model", model)
+
+
+def test_network_beside_the_model_is_used(tito: Tito, entry: Path) -> None:
+    (entry / "network.py").write_text(
+        "import numpy as np\nimport tinytorch\n\n\nclass Model(tinytorch.Model):\n"
+        "    def logits(self, x):\n        return np.full((len(x.data), 10), np.nan)\n"
+    )
+    shared = ("--model", entry / "model.safetensors", "--dataset", "digits")
+    assert "NaN" in tito.refuses("benchmark", "accuracy", *shared)
+
+
+def test_refusals_are_one_line(tito: Tito, entry: Path, tmp_path: Path) -> None:
+    model = entry / "model.safetensors"
+    assert "no model file" in tito.refuses("benchmark", "size", "--model", tmp_path / "none")
+    assert "tito data fetch cifar10" in tito.refuses("benchmark", "accuracy", "--model", model)
+    assert "mnist" in tito.refuses("benchmark", "accuracy", "--model", model, "--dataset", "mnist")
+    assert "no split" in tito.refuses(
+        "benchmark", "accuracy", "--model", model, "--dataset", "digits", "--split", "x"
+    )
+    model.write_bytes(b"\x80\x04garbage")
+    tito.refuses("benchmark", "accuracy", "--model", model, "--dataset", "digits")
+    assert "no tinytorch/ in" in tito.refuses("benchmark", "size", "--model", model, "--tinytorch", tmp_path)
+
+
+def test_which_package_a_model_runs_with(
+    entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def package(root: Path) -> Path:
+        (root / "tinytorch").mkdir(parents=True)
+        (root / "tinytorch" / "__init__.py").write_text("")
+        return root
+
+    monkeypatch.delenv("TITO_TINYTORCH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    beside = entry / "model.safetensors"
+    ws = package(tmp_path / "ws")
+    (ws / ".tito").mkdir()
+    (ws / ".tito" / "workspace.json").write_text("{}")
+    mine = ws / "vision" / "model.safetensors"
+    other, course = package(tmp_path / "other"), package(tmp_path / "course")
+    monkeypatch.setattr(workspace, "repository", lambda: course)
+    assert benchmark.package_for(beside) == entry
+    assert benchmark.package_for(mine) == ws
+    assert benchmark.package_for(tmp_path / "model.safetensors") == course
+    monkeypatch.setattr(workspace, "repository", lambda: None)
+    with pytest.raises(TitoError, match="--tinytorch"):
+        benchmark.package_for(tmp_path / "model.safetensors")
+    monkeypatch.setenv("TITO_TINYTORCH", str(other))
+    assert benchmark.package_for(mine) == other
+    assert benchmark.package_for(mine, course) == course

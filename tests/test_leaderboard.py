@@ -1,0 +1,123 @@
+"""The leaderboard: ranks, plot, table, and the page that the notebook makes."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from autograder import leaderboard
+from autograder.export import GradingError, write
+
+
+def entry(
+    name, accuracy, size, points, *, badge="graded", dataset="digits", valid=True, sandbox="bubblewrap"
+):
+    interval = None if accuracy is None else [max(0, accuracy - 0.02), min(1, accuracy + 0.02)]
+    return {
+        "name": name, "assignment": "vision", "track": "vision", "badge": badge, "valid": valid,
+        "reasons": [] if valid else ["model.safetensors is a <pickle>"],
+        "points": points, "max_points": 100.0,
+        "cells": [], "metrics": {
+            "accuracy": accuracy, "accuracy_interval": interval, "images_per_second": 812.0,
+            "size_bytes": size, "memory_bytes": 2.1e8,
+        },
+        "scores": {}, "dataset": dataset, "split": "private", "sandbox": sandbox, "machine": None,
+        "date": "2026-11-20T10:00:00+00:00",
+    }  # fmt: skip
+
+
+ENTRIES = [
+    entry("Zuse", 0.85, 80e3, 50.0, sandbox="landlock"),
+    entry("<b>Noether</b>", 0.98, 84e3, 78.0),
+    entry("Curie", 0.97, 420e3, 78.0),
+    entry("Tie", 0.98, 90e3, 78.0),
+    entry("Forger", None, None, 0.0, valid=False),
+    entry("Course entry", 0.887, 8.2e6, 73.0, badge="reference", dataset="cifar10"),
+    entry("Mine", 0.99, 2e6, 95.0, badge="self-reported"),
+]
+RESULTS = {
+    "schema": "torch-olympics/results/1", "course": "tiny", "made": "2026-11-20T12:00:00+00:00",
+    "names": "pseudonym", "entries": ENTRIES,
+}  # fmt: skip
+
+
+def test_ranks():
+    cifar, digits = leaderboard.sections(RESULTS, "vision")
+    assert (cifar.dataset, digits.dataset) == ("cifar10", "digits") and cifar.ranks == [None]
+    ranked = [(rank, e["name"]) for rank, e in zip(digits.ranks, digits.entries, strict=True)]
+    assert ranked == [
+        (None, "Mine"), (1, "<b>Noether</b>"), (1, "Tie"), (3, "Curie"), (4, "Zuse"), (None, "Forger"),
+    ]  # fmt: skip
+
+
+def test_pareto_front():
+    valid = [e for e in ENTRIES if e["valid"]]
+    assert [e["name"] for e in leaderboard.pareto(valid)] == ["Zuse", "<b>Noether</b>", "Mine"]
+
+
+def test_table_and_plot_say_what_they_show():
+    cifar, digits = leaderboard.sections(RESULTS, "vision")
+    table, plot = leaderboard.table(digits), leaderboard.plot(digits)
+    assert "<b>" not in table + plot and "&lt;b&gt;Noether" in table and "&lt;b&gt;Noether" in plot
+    assert "INVALID: model.safetensors is a &lt;pickle&gt;" in table
+    for text in (
+        "98.0%",
+        "96.0 to 100.0",
+        "812 images/s",
+        "84.0 kB",
+        "210 MB",
+        "2026-11-20",
+        "sandbox: landlock",
+    ):
+        assert text in table
+    for text in ('role="img"', "<desc", "entries: 5.", "Pareto front: Zuse"):
+        assert text in plot
+    for text in ("seed record 82%", "seed record 8.2 MB at 92%"):  # of CIFAR-10, so on its plot alone
+        assert text in leaderboard.plot(cifar) and text not in plot
+    page = leaderboard.show(RESULTS, "vision")
+    assert page.count("do not compare with those on CIFAR-10") == 1
+    assert "NaN" not in plot and "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", plot)
+
+
+def test_nothing_to_show_is_said():
+    assert "No entry yet" in leaderboard.show({"entries": []}, "vision")
+    only = {"entries": [entry("Forger", None, None, 0.0, valid=False)]}
+    assert "No valid entry to plot yet" in leaderboard.show(only, "vision")
+
+
+class Outside(HTMLParser):
+    """Everything that a page would load or run."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("script", "link", "iframe", "img"):
+            self.found.append(tag)
+        self.found += [
+            value for name, value in attrs if name in ("src", "href", "srcset") and value[:1] != "#"
+        ]
+
+
+def test_page_is_static_and_stands_alone(tmp_path):
+    exported, _ = write(RESULTS, tmp_path / "results.json")
+    page = leaderboard.render(exported, tmp_path / "public" / "leaderboard.html")
+    text = page.read_text(encoding="utf-8")
+    outside = Outside()
+    outside.feed(text)
+    assert outside.found == [] and "@import" not in text and "url(" not in text
+    assert len(text) < 1_000_000 and 'name="viewport"' in text and "prefers-color-scheme: dark" in text
+    for text_on_page in ("Course entry", "Curie", "self-reported", "Pareto", "7 track entries"):
+        assert text_on_page in text
+    assert "import leaderboard" not in text and "Traceback" not in text
+
+
+def test_notebook_reads_nothing_but_the_export(tmp_path):
+    notebook = json.loads(leaderboard.NOTEBOOK.read_text(encoding="utf-8"))
+    code = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert set(re.findall(r"(?:from|import) (\w+)", code)) <= {"IPython", "HTML", "autograder", "leaderboard"}
+    assert "open(" not in code and all(not cell.get("outputs") for cell in notebook["cells"])
+    with pytest.raises(GradingError, match="tito export"):
+        leaderboard.render(tmp_path / "none.json", tmp_path / "page.html")

@@ -1,0 +1,280 @@
+"""The student's side of a track: rules, packing and handing in, the board, and what the notebook imports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from small_course import Tito
+from submissions import submission
+
+from autograder import measure, rules
+from tito import olympics, workspace
+from tito.workspace import Workspace
+
+NETWORK = "#| export\nimport tinytorch\n\n\nclass Model(tinytorch.Model):\n    pass\n"
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose vision track is ready to hand in, with a stand-in package and model."""
+    release = tmp_path / "release"
+    (release / "vision").mkdir(parents=True)
+    nb = new_notebook(cells=[new_code_cell("import os"), new_code_cell(NETWORK)])
+    nbformat.write(nb, release / "vision" / "vision.ipynb")
+    monkeypatch.delenv("TITO_TINYTORCH", raising=False)
+    monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path / "no data"))
+    made, _ = workspace.init(tmp_path / "ws", release)
+    entry = submission(tmp_path / "entry")
+    shutil.copytree(entry / "tinytorch", made.package, dirs_exist_ok=True)
+    (made.package / "spatial.py").write_text('"""A module."""\n')
+    for name in ("model.safetensors", "training.json"):
+        shutil.copyfile(entry / name, made.root / "vision" / name)
+    monkeypatch.chdir(made.root)
+    return made
+
+
+@pytest.fixture
+def tito(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tito:
+    return Tito(monkeypatch, capsys)
+
+
+# ---- rules, init, board
+
+
+def test_rules_come_from_the_table(tito: Tito) -> None:
+    out = tito("olympics", "rules", "--track", "vision")
+    for words in (rules.TRACKS["vision"].task, "80%", "accuracy 40", "8 MB 0.50", "no PyTorch"):
+        assert words in out
+    assert tito.json("olympics", "rules")["points"]["innovation"] == 10
+    assert "not open yet" in tito.refuses("olympics", "rules", "--track", "language")
+    assert "no track" in tito.refuses("olympics", "rules", "--track", "chess")
+
+
+def test_init_never_replaces(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
+    ws.notebook("vision").write_text(ws.notebook("vision").read_text() + "\n")
+    mine = ws.notebook("vision").read_bytes()
+    assert "as you left it" in tito("olympics", "init", "--release", tmp_path / "release")
+    assert ws.notebook("vision").read_bytes() == mine
+    shutil.rmtree(ws.root / "vision")
+    assert tito.json("olympics", "init", "--release", tmp_path / "release")["added"] == ["vision"]
+
+
+def result(name: str, points: float, **more: Any) -> dict[str, Any]:
+    metrics = {"accuracy": 0.871, "images_per_second": 812.4, "size_bytes": 7_900_000}
+    return {
+        "name": name,
+        "track": "vision",
+        "badge": "graded",
+        "valid": True,
+        "points": points,
+        "metrics": metrics,
+        **more,
+    }
+
+
+def test_the_board_ranks_by_points(tito: Tito, ws: Workspace) -> None:
+    entries = [
+        result("lazy", 0, valid=False),
+        result("swift", 71.5),
+        result("m", 99, track=None),
+        result("deep", 83),
+    ]
+    Path("results.json").write_text(json.dumps({"entries": entries}))
+    rows = tito.json("olympics", "leaderboard")["entries"]
+    assert [(row["rank"], row["name"]) for row in rows] == [(1, "deep"), (2, "swift"), (3, "lazy")]
+    out = tito("olympics", "leaderboard")
+    assert "87.1%, 812 images/s, 7.9 MB" in out and "INVALID" in out
+    Path("results.json").write_text('{"entries": [{}]}')
+    assert "not a results file" in tito.refuses("olympics", "leaderboard")
+    Path("results.json").unlink()
+    assert "tito export" in tito.refuses("olympics", "leaderboard")
+
+
+# ---- submit
+
+
+def test_submit_writes_a_zip_that_nbgrader_collects(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
+    (ws.root / "vision" / "secret.txt").write_text("not part of it")
+    done = tito.json("olympics", "submit", "--student", "ada.l")
+    archive = Path(done["zip"])
+    names = [
+        "model.safetensors",
+        "network.py",
+        "tinytorch/__init__.py",
+        "tinytorch/spatial.py",
+        "training.json",
+    ]
+    assert sorted(zipfile.ZipFile(archive).namelist()) == [*names, "vision.ipynb"]
+    assert archive.parent == ws.root / "submissions" and archive.name.startswith("ada.l_vision_")
+    assert "class Model(tinytorch.Model)" in zipfile.ZipFile(archive).read("network.py").decode()
+
+    course = tmp_path / "course"
+    inbox = course / "downloaded" / "vision" / "archive"
+    inbox.mkdir(parents=True)
+    shutil.copytree(tmp_path / "release", course / "release")
+    shutil.copy(archive, inbox)
+    found = subprocess.run(
+        [sys.executable, "-m", "nbgrader", "zip_collect", "vision", f"--CourseDirectory.root={course}",
+         r"--FileNameCollectorPlugin.named_regexp=.*/(?P<student_id>[\w.-]+)_vision_(?P<timestamp>\w+)/(?P<file_id>.+)",
+         "--FileNameCollectorPlugin.valid_ext=['.ipynb', '.py', '.json', '.safetensors']"],
+        cwd=course, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    submitted = course / "submitted" / "ada.l" / "vision"
+    assert (submitted / "tinytorch" / "spatial.py").is_file(), found.stderr
+    assert (submitted / "model.safetensors").read_bytes() == (
+        ws.root / "vision" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_submit_hands_over_to_nbgrader_where_it_is_set_up(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
+    exchange = tmp_path / "exchange"
+    inbound = exchange / "dl101" / "inbound"
+    (ws.root / "nbgrader_config.py").write_text(
+        f"c = get_config()\nc.CourseDirectory.course_id = 'dl101'\nc.Exchange.root = {str(exchange)!r}\n"
+        f"c.Exchange.cache = {str(tmp_path / 'cache')!r}\n"
+    )
+    assert tito.json("olympics", "submit")["zip"], "no inbound folder yet: there is nothing to hand over to"
+    inbound.mkdir(parents=True)
+    shutil.copytree(tmp_path / "release", exchange / "dl101" / "outbound")
+    for folder in (exchange, *exchange.rglob("*")):
+        folder.chmod(0o777)
+    done = tito.json("olympics", "submit")
+    assert (done["course"], done["zip"]) == ("dl101", None)
+    (handed,) = inbound.iterdir()
+    assert (handed / "tinytorch" / "spatial.py").is_file() and (handed / "network.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("vision/model.safetensors", None, "model.safetensors is missing"),
+        ("vision/model.safetensors", 50_000_001, "50.0 MB, the limit is 50 MB"),
+        ("vision/model.safetensors", b"garbage", "does not load, nothing was handed in"),
+        ("vision/training.json", None, "training.json is missing"),
+        ("vision/training.json", b"[]", "not a training log"),
+        ("vision/training.json", b'{"seconds": 9000}', "took 2.5 h, the limit is 2 h"),
+        ("vision/vision.ipynb", None, "vision.ipynb is missing"),
+        ("tinytorch/spatial.py", None, "holds no module yet"),
+    ],
+)
+def test_what_cannot_be_handed_in(
+    tito: Tito, ws: Workspace, path: str, content: bytes | int | None, words: str
+) -> None:
+    target = ws.root / path
+    if content is None:
+        target.unlink()
+    elif isinstance(content, int):
+        with target.open("wb") as out:
+            out.truncate(content)
+    else:
+        target.write_bytes(content)
+    assert words in tito.refuses("olympics", "submit")
+    assert not (ws.root / "submissions").exists()
+
+
+def test_a_student_name_cannot_leave_the_folder(tito: Tito, ws: Workspace) -> None:
+    assert "--student" in tito.refuses("olympics", "submit", "--student", "../../x")
+
+
+# ---- what the notebook imports
+
+
+def test_grade_cells_share_one_measurement(
+    ws: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    score = olympics.scorer.score
+    monkeypatch.setattr(
+        olympics.scorer, "score", lambda *a, **k: calls.append(k) or score(*a, **{**k, "budget_s": 0.5})
+    )
+    monkeypatch.setattr(olympics, "_RESULTS", {})
+    monkeypatch.setattr(measure, "CACHE_RATIO", 100.0)  # three short rounds on a busy machine prove nothing
+    for dimension, most in (("accuracy", 40), ("speed", 20), ("size", 20), ("quality", 10)):
+        points = olympics.grade_cell("vision", dimension)
+        assert type(points) is float and 0 <= points <= most
+        out, err = capsys.readouterr()
+        assert f"of {most} points" in out and "digits public" in out and not err
+    assert len(calls) == 1 and calls[0]["official"] is False
+    (ws.root / "vision" / "model.safetensors").write_bytes(b"PK\x03\x04")
+    assert olympics.grade_cell("vision", "accuracy") == 0.0
+    assert "INVALID" in capsys.readouterr().out and len(calls) == 2
+    (ws.root / "vision" / "model.safetensors").unlink()
+    assert olympics.grade_cell("vision", "size") == 0.0
+    assert "the save cell writes it" in capsys.readouterr().out
+
+
+def test_training_log(ws: Workspace) -> None:
+    path = olympics.save_training("vision", [{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 2.5}])
+    assert path == ws.root / "vision" / "training.json"
+    log = json.loads(path.read_text())
+    assert (log["seconds"], log["epochs"], len(log["history"])) == (4.0, 2, 2)
+
+
+def test_the_network_is_saved_as_it_ran_last(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = [
+        "#| export\nimport tinytorch\n\n\ndef helper():\n    return 1\n",
+        "#| export\nclass Network(tinytorch.Model):\n    size = 1\n",
+        "#| export\nclass Network(tinytorch.Model):\n    size = helper()\n",
+        "#| export\nclass Network(Network):\n    def wide(self):\n        return 8\n",
+        "#| export\nclass Network(Network):\n    def wide(self):\n        return 16\n",
+    ]
+    monkeypatch.setattr(olympics, "_history", lambda: ran)
+    text = olympics.save_network("vision").read_text()
+    assert text.count("class Network") == 1 and "return 16" in text and "return 8" not in text
+    assert "size = helper()" in text and "def helper" in text and "size = 1\n" not in text
+
+
+def entries(n: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": e,
+            "loss": 1 / e,
+            "val_loss": 1.2 / e,
+            "val_accuracy": 0.5,
+            "seconds": 2.0,
+            "lr": 0.1,
+            "steps": 3,
+        }
+        for e in range(1, n + 1)
+    ]
+
+
+def test_the_plot_in_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    plot = olympics.LivePlot(2, widgets=False)
+    for entry in entries(2):
+        plot(entry)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "epoch 1/2  loss 1.000  accuracy 50.0%  2.0 s, about 2 s left"
+    assert second == "epoch 2/2  loss 0.500  accuracy 50.0%  2.0 s"
+    losses, rates = plot._figure().axes
+    assert [list(line.get_ydata()) for line in losses.lines] == [[1.0, 0.5], [1.2, 0.6]]
+    assert list(rates.lines[0].get_ydata()) == [50.0, 50.0]
+
+
+def test_the_plot_with_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    class Handle:
+        def update(self, figure: Any) -> None:
+            shown.append(figure)
+
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: Handle() if k else None)
+    monkeypatch.setenv("JPY_SESSION_NAME", "vision.ipynb")
+    assert olympics.has_widgets()
+    plot = olympics.LivePlot(3)
+    for entry in entries(2):
+        plot(entry)
+    assert len(shown) == 2 and plot._bar.value == 2 and "epoch 2/3" in plot._label.value
+    plot(entries(3)[2])
+    assert len(shown) == 4 and "epoch 3/3" in shown[-1].data  # text, which a saved notebook can show
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    assert not olympics.has_widgets()

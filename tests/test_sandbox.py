@@ -1,0 +1,390 @@
+"""The sandbox, really run: what a program cannot reach, and that nothing of it stays."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from autograder import sandbox
+from autograder.sandbox import Limits
+
+
+def run(code: str, level: str, limits: Limits | None = None, **options) -> sandbox.Completed:
+    return sandbox.run(
+        [sys.executable, "-I", "-B", "-c", textwrap.dedent(code)],
+        level=level,
+        limits=limits or Limits(wall_s=120),
+        **options,
+    )
+
+
+def alive(marker: str) -> list[int]:
+    """Processes whose command line holds the marker."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if marker.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+def gone(marker: str) -> bool:
+    for _ in range(100):
+        if not alive(marker):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_output_status_and_level_come_back(level):
+    done = run(
+        "import sys; print('out'); print(sys.stdin.read(), file=sys.stderr); sys.exit(7)", level, input=b"in"
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (b"out\n", b"in\n", 7)
+    assert (done.reason, done.level) == ("", level)
+
+
+def test_environment_is_not_ours(level, monkeypatch):
+    monkeypatch.setenv("TITO_SECRET", "1")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    done = run("import os; print(sorted(os.environ))", level, env={"OWN": "1"})
+    assert b"TITO_SECRET" not in done.stdout and b"PYTHONPATH" not in done.stdout and b"OWN" in done.stdout
+
+
+def test_reads_named_folders_only(level, tmp_path):
+    shown, secret = tmp_path / "shown", tmp_path / "secret"
+    for folder in (shown, secret):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+    (shown / "link").symlink_to(secret / "file")
+    code = f"""
+    for path in {[str(shown / "file"), str(shown / "link"), str(secret / "file"), "/etc/shadow"]!r}:
+        try:
+            print(open(path).read(8))
+        except OSError as error:
+            print(type(error).__name__)
+    """
+    done = run(code, level, readable=[shown])
+    answers = done.stdout.decode().split()
+    assert answers[0] == "shown"
+    if level != "rlimits":
+        assert "secret" not in answers[1:] and len(answers) == 4
+
+
+def test_writes_named_folders_and_a_private_tmp_only(level, tmp_path):
+    given, shown = tmp_path / "given", tmp_path / "shown"
+    given.mkdir()
+    shown.mkdir()
+    code = f"""
+    import os, tempfile
+    tempfile.TemporaryFile().write(b"x")
+    open({str(given / "new")!r}, "w").write("mine")
+    for path in {[str(shown / "new"), str(tmp_path / "new"), "/usr/new-file", "/new-file"]!r}:
+        try:
+            open(path, "w")
+            print("wrote", path)
+        except OSError:
+            continue
+    """
+    done = run(code, level, readable=[shown], writable=[given])
+    assert (given / "new").read_text() == "mine", done.stderr
+    if level != "rlimits":
+        wrote = done.stdout.decode().split("\n")[:-1]
+        assert wrote in ([], [f"wrote {tmp_path / 'new'}"])  # bubblewrap's own /tmp, seen by nobody else
+        assert not (shown / "new").exists() and not (tmp_path / "new").exists()
+    for path in ("/usr/new-file", "/new-file"):  # level rlimits as root can
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+def test_private_tmp_is_removed(level):
+    done = run("import tempfile; print(tempfile.mkdtemp())", level)
+    assert not os.path.exists(done.stdout.decode().strip())
+
+
+def test_no_network(level):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = run(f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)", level)
+        assert done.returncode == 1, "it reached a server of the host"
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_loopback_works_for_a_kernel(level):
+    done = run(
+        """
+        import socket
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        client.sendall(b"hello")
+        print(server.accept()[0].recv(5))
+        """,
+        level,
+        loopback=True,
+    )
+    assert done.stdout == b"b'hello'\n", done.stderr
+
+
+def test_wall_clock(level):
+    done = run("import time; time.sleep(200)", level, Limits(wall_s=0.4))
+    assert done.reason.startswith("time limit") and done.seconds < 50
+
+
+def test_memory_of_the_whole_tree(level):
+    code = """
+    import os, time
+    for _ in range(4):
+        if os.fork() == 0:
+            held = bytearray(os.urandom(1 << 20) * 60)
+            time.sleep(200)
+    time.sleep(200)
+    """
+    done = run(code, level, Limits(wall_s=120, memory_bytes=150 << 20))
+    assert done.reason.startswith("memory limit"), done
+    assert done.peak_memory > 150 << 20
+
+
+def test_pages_shared_by_forks_count_once(level):
+    code = """
+    import os, time
+    held = bytearray(os.urandom(1 << 20) * 60)
+    for _ in range(4):
+        if os.fork() == 0:
+            time.sleep(0.4)
+            os._exit(0)
+    time.sleep(0.5)
+    """
+    assert run(code, level, Limits(wall_s=120, memory_bytes=150 << 20)).reason == ""
+
+
+def test_one_huge_request_fails_in_the_program(level):
+    done = run("bytearray(10**11)", level, Limits(memory_bytes=100 << 20))
+    assert b"MemoryError" in done.stderr
+
+
+def test_fork_bomb(level):
+    marker = f"bomb-{os.getpid()}-{level}"
+    code = f"""
+    import os, time
+    marker = {marker!r}
+    for _ in range(200):
+        try:
+            if os.fork() == 0:
+                os.setsid()
+        except OSError:
+            time.sleep(0.01)
+        if len(os.listdir("/proc")) > 500:  # for the machine's sake, should the sandbox fail
+            break
+    time.sleep(200)
+    """
+    done = run(code, level, Limits(wall_s=120, processes=10, threads=100))
+    assert done.reason.startswith(("process limit", "thread limit")), done
+    assert done.seconds < 100 and gone(marker)
+
+
+def test_thread_bomb(level):
+    code = """
+    import threading, time
+    for _ in range(300):
+        threading.Thread(target=time.sleep, args=(200,), daemon=True).start()
+    time.sleep(200)
+    """
+    done = run(code, level, Limits(wall_s=120, processes=5, threads=60))
+    assert done.reason.startswith("thread limit") or b"can't start new thread" in done.stderr
+    assert done.seconds < 100
+
+
+def test_orphans_are_killed_at_the_end(level):
+    marker = f"orphan-{os.getpid()}-{level}"
+    code = f"""
+    import os, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            marker = {marker!r}
+            for fd in range(3):
+                os.close(fd)
+            time.sleep(200)
+        os._exit(0)
+    os.wait()
+    """
+    assert run(code, level).returncode == 0
+    assert gone(marker)
+
+
+def test_tree_dies_with_the_grader(level):
+    marker = f"survivor-{os.getpid()}-{level}"
+    code = f"import time; marker = {marker!r}; time.sleep(200)"
+    grader = subprocess.Popen(
+        [sys.executable, "-c", f"""
+import sys, time
+from autograder import sandbox
+p = sandbox.start([sys.executable, "-I", "-c", {code!r}], level={level!r})
+print("started", flush=True)
+time.sleep(200)
+"""],
+        stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert grader.stdout and grader.stdout.readline() == b"started\n"
+    for _ in range(100):
+        if len(alive(marker)) > 1:
+            break
+        time.sleep(0.05)
+    grader.send_signal(signal.SIGKILL)
+    grader.wait()
+    grader.stdout.close()
+    assert gone(marker)
+
+
+def test_file_size(level, tmp_path):
+    code = f"open({str(tmp_path / 'big')!r}, 'wb').write(bytes(3_000_000))"
+    done = run(code, level, Limits(file_bytes=1_000_000), writable=[tmp_path])
+    assert b"File too large" in done.stderr and (tmp_path / "big").stat().st_size <= 1_000_000
+
+
+def test_output_size(level):
+    done = run("while True: print('x' * 1000)", level, Limits(output_bytes=100_000, wall_s=120))
+    assert done.reason.startswith("output limit") and len(done.stdout) <= 100_000
+
+
+def test_packages_are_hidden(level):
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    code = """
+    import numpy
+    try:
+        import radon
+        print("radon")
+    except (ImportError, OSError):
+        pass
+    """
+    done = run(code, level, packages=("numpy",))
+    assert (done.returncode, done.stdout) == (0, b""), done
+
+
+def test_no_rights_over_kernel_or_grader(level):
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    code = f"""
+    import os
+    for attempt in (
+        lambda: os.open("/proc/sys/kernel/hostname", os.O_WRONLY),
+        lambda: os.kill({os.getpid()}, 0),
+        lambda: os.kill(os.getppid(), 0) if os.getppid() > 1 else 1 / 0,
+        lambda: os.open("/proc/{os.getpid()}/environ", os.O_RDONLY),
+        lambda: os.open("/proc/{os.getpid()}/mem", os.O_RDONLY),
+        lambda: os.chroot("/tmp"),
+    ):
+        try:
+            attempt()
+            print("could", attempt.__code__.co_names)
+        except (OSError, ZeroDivisionError):
+            continue
+    """
+    done = run(code, level)
+    assert done.returncode == 0 and done.stdout == b"", done
+
+
+def test_no_further_namespaces():
+    if "bubblewrap" not in sandbox.available():
+        pytest.skip("no bubblewrap on this machine")
+    done = run("import ctypes; print(ctypes.CDLL(None).unshare(0x10000000))", "bubblewrap")
+    assert done.stdout == b"-1\n"
+
+
+def test_memory_can_be_asked_while_it_runs(level):
+    code = "x = bytearray(b'1' * 50_000_000); import time; time.sleep(200)"
+    with sandbox.start([sys.executable, "-I", "-c", code], level=level, limits=Limits(wall_s=120)) as process:
+        for _ in range(100):
+            now, peak = process.memory()
+            if now > 50_000_000:
+                break
+            time.sleep(0.05)
+        assert 50_000_000 < now <= peak
+        with pytest.raises(TimeoutError):
+            process.wait(0.05)
+        assert process.kill().reason == "stopped by the grader"
+        assert process.memory()[0] == 0
+
+
+def test_two_threads_of_a_grader_do_not_disturb_each_other(level):
+    results = {}
+
+    def one(n):
+        results[n] = run(f"import time; time.sleep(0.2); print({n})", level).stdout
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: f"{n}\n".encode() for n in range(3)}
+
+
+def test_a_level_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
+    with pytest.raises(sandbox.SandboxUnavailable, match="bubblewrap does not work on this machine"):
+        run("pass", "bubblewrap")
+    with pytest.raises(ValueError, match="unknown sandbox level"):
+        run("pass", "none")
+
+
+def test_wrong_orders_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        run("pass", "rlimits", readable=[tmp_path / "missing"])
+    with pytest.raises(ValueError, match="absolute"):
+        sandbox.run(["python"], level="rlimits")
+
+
+def test_a_program_that_is_not_there(level):
+    done = sandbox.run(["/usr/bin/no-such-program"], level=level)
+    assert done.returncode != 0 and (done.reason or done.stderr)
+
+
+def test_as_an_ordinary_user(level):
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0 or not setpriv:
+        pytest.skip("this run is an ordinary user's already, or cannot become one")
+    drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    root = Path(__file__).parent.parent
+    probe = f"import sys; sys.path.insert(0, {str(root)!r}); assert sys.version_info >= (3, 11)"
+    probe += "; import autograder.sandbox"
+    pythons = (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3")
+    works = [
+        p
+        for p in pythons
+        if subprocess.run([*drop, "env", p, "-B", "-c", probe], capture_output=True).returncode == 0
+    ]
+    if not works:
+        pytest.skip("no Python that another user could start")
+    code = f"""
+import sys
+sys.path.insert(0, {str(root)!r})
+from autograder import sandbox
+if {level!r} not in sandbox.available():
+    print("not for this user")
+    raise SystemExit
+bomb = "import os, time\\nfor _ in range(200): os.fork() or time.sleep(200)"
+done = sandbox.run([sys.executable, "-I", "-c", bomb], level={level!r},
+                   limits=sandbox.Limits(wall_s=120, processes=5, threads=20))
+print(done.reason.split(":")[0] or done.stderr.split()[-1].decode(), done.seconds < 100)
+"""
+    done = subprocess.run(
+        [*drop, "env", "HOME=/tmp", works[0], "-B", "-c", code], capture_output=True, timeout=300
+    )
+    if b"not for this user" in done.stdout:
+        pytest.skip(f"no {level} for an ordinary user")
+    assert done.stdout in (b"unavailable True\n", b"process limit True\n"), done
