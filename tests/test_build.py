@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pytest
@@ -429,12 +431,18 @@ def test_the_command_fails_with_one_line(
 
 
 @pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give back the path and the environment that `lesson` changes."""
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give back the path, the environment and the imported modules that `lesson` changes.
+
+    The modules too: `lesson` forgets tinytorch, and a second copy of it under the same name made the tests of
+    another file fail, in the same worker, on classes that were no longer the package's own.
+    """
     monkeypatch.setattr(sys, "path", list(sys.path))
     for key in ("TITO_TINYTORCH", "TINYTORCH_BEFORE"):
         monkeypatch.setenv(key, "")
         monkeypatch.delenv(key)
+    with mock.patch.dict(sys.modules):
+        yield
 
 
 @pytest.mark.usefixtures("clean")
