@@ -120,60 +120,75 @@ def orthogonal(g):
     return wide if x.shape[0] <= x.shape[1] else wide.T
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    train = datasets.load(args.dataset, "train")
-    manual_seed(args.seed)
-    network = Network()
-    whiten(network, np.asarray(train.images[:5000], np.float32) / 255)
+def fit(network, dataset, epochs, seed, checkpoint):
+    """Train `network` by the recipe on a data set's training pictures; returns train_loop's history."""
+    train = datasets.load(dataset, "train")
     loader = Loader(
-        AlternatingFlip(train.images, train.labels, args.seed),
+        AlternatingFlip(train.images, train.labels, seed),
         MICRO,
         shuffle=True,
-        seed=args.seed,
+        seed=seed,
         drop_last=True,
         transform=Compose(ToFloat(), RandomCrop(2)),
     )
     steps = len(loader) * MICRO // BATCH
     optimizer = Muon(network.parameters(), network.stem.bias, STEM_EPOCHS * steps)
-    log = args.out / "training.json"
 
     def report(entry):
         print(f"epoch {entry['epoch']}: loss {entry['loss']:.4f}, {entry['seconds']:.0f} s", flush=True)
 
-    history = train_loop(
+    return train_loop(
         network,
         loader,
         optimizer,
-        epochs=args.epochs,
+        epochs=epochs,
         loss_fn=CrossEntropyLoss(label_smoothing=0.2),
-        schedule=LinearSchedule(1.0, total=args.epochs * steps),
+        schedule=LinearSchedule(1.0, total=epochs * steps),
         accumulate=BATCH // MICRO,
         callbacks=[report],
-        checkpoint=args.out / "checkpoint.safetensors",
+        checkpoint=checkpoint,
     )
-    save(network, args.out / "model.safetensors", dtype="float16")
-    seconds = sum(entry["seconds"] for entry in history)
+
+
+def start(dataset, seed, **settings):
+    """A fresh network with a stem that whitens the first 5,000 training pictures of the data set."""
+    manual_seed(seed)
+    network = Network(**settings)
+    whiten(network, np.asarray(datasets.load(dataset, "train").images[:5000], np.float32) / 255)
+    return network
+
+
+def write_log(path, history, **facts):
+    """training.json: the seconds of all epochs, the facts of the run, and the history."""
     record = {
-        "seconds": round(seconds, 1),
-        "epochs": args.epochs,
-        "seed": args.seed,
-        "dataset": args.dataset,
+        "seconds": round(sum(entry["seconds"] for entry in history), 1),
+        "epochs": len(history),
         "threads": num_threads(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **facts,
         "history": history,
     }
-    log.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"trained for {seconds / 60:.1f} minutes; wrote {args.out / 'model.safetensors'} and {log}")
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"trained for {record['seconds'] / 60:.1f} minutes; wrote {path}")
+
+
+def parser(doc, out):
+    """The options of a training script."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--dataset", default="cifar10")
+    options.add_argument("--epochs", type=int, default=8)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--out", type=Path, default=out)
+    return options
+
+
+def main():
+    args = parser(__doc__, HERE).parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    network = start(args.dataset, args.seed)
+    history = fit(network, args.dataset, args.epochs, args.seed, args.out / "checkpoint.safetensors")
+    save(network, args.out / "model.safetensors", dtype="float16")
+    write_log(args.out / "training.json", history, seed=args.seed, dataset=args.dataset)
 
 
 if __name__ == "__main__":
