@@ -120,8 +120,11 @@ def orthogonal(g):
     return wide if x.shape[0] <= x.shape[1] else wide.T
 
 
-def fit(network, dataset, epochs, seed, checkpoint):
-    """Train `network` by the recipe on a data set's training pictures; returns train_loop's history."""
+def fit(network, dataset, epochs, seed, checkpoint, peak=1.0, stem_epochs=STEM_EPOCHS):
+    """Train `network` by the recipe on a data set's training pictures; returns train_loop's history.
+
+    It begins at the share `peak` of the learning rates; the stem's bias is trained for `stem_epochs`.
+    """
     train = datasets.load(dataset, "train")
     loader = Loader(
         AlternatingFlip(train.images, train.labels, seed),
@@ -132,7 +135,7 @@ def fit(network, dataset, epochs, seed, checkpoint):
         transform=Compose(ToFloat(), RandomCrop(2)),
     )
     steps = len(loader) * MICRO // BATCH
-    optimizer = Muon(network.parameters(), network.stem.bias, STEM_EPOCHS * steps)
+    optimizer = Muon(network.parameters(), network.stem.bias, stem_epochs * steps)
 
     def report(entry):
         print(f"epoch {entry['epoch']}: loss {entry['loss']:.4f}, {entry['seconds']:.0f} s", flush=True)
@@ -143,7 +146,7 @@ def fit(network, dataset, epochs, seed, checkpoint):
         optimizer,
         epochs=epochs,
         loss_fn=CrossEntropyLoss(label_smoothing=0.2),
-        schedule=LinearSchedule(1.0, total=epochs * steps),
+        schedule=LinearSchedule(peak, total=epochs * steps),
         accumulate=BATCH // MICRO,
         callbacks=[report],
         checkpoint=checkpoint,
