@@ -75,15 +75,13 @@ class Muon(Optimizer):
 
     def __init__(self, parameters, stem_bias, stem_steps):
         super().__init__(parameters, lr=1.0)
-        self.stem_bias = next(i for i, p in enumerate(self.parameters) if p is stem_bias)
-        self.stem_steps, self.steps = stem_steps, 0
+        self.stem_bias, self.stem_steps, self.steps = stem_bias, stem_steps, 0
 
     def step(self):
-        stem = self.parameters[self.stem_bias]
-        stem.requires_grad = self.steps < self.stem_steps
+        self.stem_bias.requires_grad = self.steps < self.stem_steps
         super().step()
         self.steps += 1
-        stem.requires_grad = self.steps < self.stem_steps
+        self.stem_bias.requires_grad = self.steps < self.stem_steps
 
     def update(self, p, g, state):
         momentum = 0.6 if p.ndim == 4 else 0.85
@@ -96,7 +94,7 @@ class Muon(Optimizer):
             kept = np.float32(np.sqrt(len(p)) / np.linalg.norm(p))
             return p - kept * p + self.FILTERS * self.lr * orthogonal(g.reshape(len(g), -1)).reshape(p.shape)
         share = self.lr
-        if p is self.parameters[self.stem_bias].data:
+        if p is self.stem_bias.data:
             share = max(0.0, 1 - self.steps / self.stem_steps)
         return rate * share * g
 
@@ -106,7 +104,7 @@ class Muon(Optimizer):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.steps = int(self.state[0].pop("steps"))
-        self.parameters[self.stem_bias].requires_grad = self.steps < self.stem_steps
+        self.stem_bias.requires_grad = self.steps < self.stem_steps
 
 
 def orthogonal(g):
