@@ -350,13 +350,16 @@ packs((7, 3, 3))
 class StoredLayer(Module):
     """A layer whose weight is stored in another form: a subclass makes buffers and says how to `decode` them.
 
-    `layer` is the module itself without its weight. The decoded weight is kept from the first use on, outside of
-    the state dict, until a buffer changes. `weight` and the layer's other attributes can be read here as there.
+    `layer` is the module itself without its `part`, the weight unless a subclass says otherwise. The decoded weight
+    is kept from the first use on, outside of the state dict, until a buffer changes. `weight` and the layer's
+    other attributes can be read here as there.
     """
+
+    part = "weight"
 
     def __init__(self, layer):
         self.layer, self.shape = layer, layer.weight.shape
-        self.layer.weight = None
+        setattr(layer, self.part, None)
         self._ready = {}  # a dict hides what is in it from state_dict
 
     def decode(self):
@@ -367,8 +370,8 @@ class StoredLayer(Module):
         """The layer with its weight, decoded at the first use and after a change of the buffers."""
         versions = [t.version for t in vars(self).values() if isinstance(t, Tensor)]
         if self._ready.get("versions") != versions:
-            layer = copy.copy(self.layer)
-            layer.weight = Tensor(self.decode())
+            layer, part = copy.copy(self.layer), self.decode()
+            setattr(layer, self.part, Tensor(part, dtype=part.dtype))
             self._ready.update(layer=layer, versions=versions)
         return self._ready["layer"]
 
@@ -639,29 +642,32 @@ def has_matrix(module):
     return isinstance(w, Tensor) and w.ndim >= 2 and w.dtype.kind == "f"
 
 
-def change_weights(name, model, make, keep=()):
-    """Put `make(name, layer)` in the place of every layer of `model` that has a weight matrix, in place.
+def change_weights(name, model, make, keep=(), wanted=has_matrix):
+    """Put `make(layer)` in the place of every layer inside of the Wrapped `model` that is `wanted`, in place.
 
-    Layers under a name in `keep` stay. `model` holds the network as its attribute `model`; a layer that stands in
-    several places is made once. Raises ValueError, beginning with `name`, where there is nothing to change or
-    a name in `keep` is none of the network.
+    Those are the layers with a weight matrix, but for the layers under a name in `keep`. A layer that stands in
+    several places is made once. Raises ValueError, beginning with `name`, where there is nothing to change or a
+    name in `keep` is none of the network.
     """
-    made, unused = {}, set(keep)
+    made, unused, network, prefix = {}, set(keep), model.model, "model"
+    while isinstance(network, Wrapped):
+        network, prefix = network.model, prefix + ".model"
 
     def change(path, layer):
-        path = path.removeprefix("model").removeprefix(".")
+        path = path.removeprefix(prefix).removeprefix(".")
         if path in keep:
             unused.discard(path)
             return copy.copy(layer)  # another object, so that nothing inside of it is asked
-        if id(layer) not in made and has_matrix(layer):
-            made[id(layer)] = (layer, make(path, layer))
+        if id(layer) not in made and wanted(layer):
+            made[id(layer)] = (layer, make(layer))
         return made[id(layer)][1] if id(layer) in made else layer
 
     replace_layers(model, change)
     if unused:
         raise ValueError(f"{name}: keep names {sorted(unused)}, but no layer is called so")
     if not made:
-        raise ValueError(f"{name}: nothing to do in {type(model.model).__name__}: no layer has a weight matrix")
+        kind = type(network).__name__
+        raise ValueError(f"{name}: nothing to {name} in {kind}: no layer has a weight matrix that may change")
 
 
 # %%
@@ -692,7 +698,7 @@ class Quantized(Wrapped):
         self.model = model
         if fold:
             fold_batch_norms(self)
-        change_weights("quantize", self, lambda name, layer: self.make(layer, bits, activations), keep)
+        change_weights("quantize", self, lambda layer: self.make(layer, bits, activations), keep)
 
     @staticmethod
     def make(layer, bits, activations):
@@ -985,11 +991,11 @@ class RoundedLayer(QuantizedLayer):
 
     def __init__(self, layer, bits):
         super().__init__(layer, bits)
-        self.grid = Tensor([1.0, 0.0])
+        self.grid = Tensor([1.0, 0.0], dtype=np.float16)
 
     def set_grid(self, scale, zero):
         """The marks of the input: scale * (code - zero) for the codes 0 to 255."""
-        self.grid.data = np.array([scale, zero], np.float32)
+        self.grid.data = np.array([float16_up(scale), zero], np.float16)
 
     def forward(self, x):
         """What the layer computes with the decoded weight and the rounded input."""
@@ -1112,7 +1118,7 @@ class QAT(Wrapped):
     def __init__(self, model, bits=8, keep=()):
         largest_code(bits)
         self.model, self.qat_bits, self.qat_keep = model, bits, tuple(keep)
-        change_weights("prepare_qat", self, lambda name, layer: FakeQuantized(layer, bits), keep)
+        change_weights("quantize", self, lambda layer: FakeQuantized(layer, bits), keep)
 
     def dense(self):
         """A copy of the float model inside, with the weights as trained."""
@@ -1130,4 +1136,4 @@ def prepare_qat(model, bits=8, keep=()):
     Bengio, Leonard and Courville, 2013.
     """
     largest_code(bits)
-    return QAT(plain_copy("prepare_qat", model), bits, tuple(keep)).train()
+    return QAT(plain_copy("quantize", model), bits, tuple(keep)).train()
