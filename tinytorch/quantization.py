@@ -97,12 +97,12 @@ SHRINKS = tuple(np.linspace(1, 0.5, 11).tolist())  # how much of the largest wei
 
 
 def best_scale(w, bits):
-    """The scales (O,) among SHRINKS * channel_scale with the smallest squared error of each channel."""
+    """The scales (O,) among SHRINKS * channel_scale for which sum((w - w_read_back)^4) of each channel is smallest."""
     whole = channel_scale(w, bits)
     best, smallest = whole, np.full(len(w), np.inf)
     for shrink in SHRINKS:
         scale = float16_up(shrink * whole.astype(np.float64))
-        error = (w - from_codes(to_codes(w, scale, bits), scale)) ** 2
+        error = (w - from_codes(to_codes(w, scale, bits), scale)) ** 4
         error = error.sum(axis=tuple(range(1, w.ndim)))
         best = np.where(error < smallest, scale, best)
         smallest = np.minimum(error, smallest)
@@ -361,11 +361,11 @@ def quantize(model, bits=8, calibration=None, keep=()):
     weights = {name: t.data for name, t in model.named_tensors()}
     new = Quantized(model, bits, keep, fold=not trained, activations=calibration is not None).eval()
     for name, layer in named_modules(new.model):
-        w = weights.get(f"{name}.weight".removeprefix("."))
-        if isinstance(layer, QuantizedLayer) and not trained:
-            layer.encode(w, best_scale(w, bits))
-        if isinstance(layer, RoundedLayer):
-            layer.set_grid(*grids[name])
+        if isinstance(layer, QuantizedLayer):
+            w = weights[f"{name}.weight".removeprefix(".")]
+            layer.encode(w, channel_scale(w, bits) if trained else best_scale(w, bits))
+            if name in grids:
+                layer.set_grid(*grids[name])
     return new
 
 
