@@ -222,7 +222,7 @@ def mask_positions(bits, n):
 
 
 def scatter_forward(values, positions, shape):
-    """An array of `shape`, zero but for `values` at the flat `positions`. Shapes: (n,), ints (n,) -> shape."""
+    """An array of `shape`, zero but for `values` (n,) at the flat `positions` (n,)."""
     ### BEGIN SOLUTION
     y = np.zeros(math.prod(shape), values.dtype)
     y[positions] = values
@@ -325,8 +325,8 @@ class SparseLayer(StoredLayer):
         return layer
 
     def __repr__(self):
-        kind = type(self.layer).__name__
-        return f"{type(self).__name__}({kind} {self.shape}, {len(self.positions())} of {math.prod(self.shape)})"
+        left, all_places = len(self.positions()), math.prod(self.shape)
+        return f"{type(self).__name__}({type(self.layer).__name__} {self.shape}, {left} of {all_places})"
 
 
 # %% [markdown]
@@ -347,7 +347,8 @@ class SparseCodes(SparseLayer):
         codes = dense_codes(layer)
         StoredLayer.__init__(self, layer)
         self.bits = layer.bits
-        self.mask, self.values = Tensor(0, dtype=np.uint8), Tensor(0, dtype=np.uint8 if self.bits == 4 else np.int8)
+        self.mask = Tensor(0, dtype=np.uint8)
+        self.values = Tensor(0, dtype=np.uint8 if self.bits == 4 else np.int8)
         self.encode(codes, np.arange(codes.size) < count)
 
     def encode(self, codes, mask):
@@ -396,8 +397,8 @@ def dense_codes(layer):
 class Pruned(Wrapped):
     """`model`, taken over, with `counts[k]` weights left in its k-th layer; `prune` makes it.
 
-    In a quantized model the quantized layers are meant, else all layers that have a weight matrix, but for those
-    named in `keep`. Raises ValueError for counts that do not fit the model.
+    In a quantized model the quantized layers are meant, else all layers that have a weight matrix, but
+    for those named in `keep`. Raises ValueError for counts that do not fit the model.
     """
 
     def __init__(self, model, counts, keep=()):
@@ -432,11 +433,12 @@ def prunable_layers(model, keep=()):
 def prune(model, sparsity=0.5, scope="global", keep=()):
     """A copy of `model` without the share `sparsity` of its weights, those of the smallest magnitude.
 
-    `scope` "global" compares all weights with each other, "layer" takes the same share from each layer; `keep`
-    names what stays as it is. Works on float models, which may be trained further and keep their zeros, and on
-    quantized ones. `save` writes only what is left, and a bit for each place. Pruning a pruned model starts from
-    its zeros. Raises ValueError for a sparsity outside [0, 1), and where there is nothing to prune.
-    Source: Han et al., "Learning both weights and connections for efficient neural networks", 2015.
+    `scope` "global" compares all weights with each other, "layer" takes the same share from each layer;
+    `keep` names what stays as it is. Works on float models, which may be trained further and keep their
+    zeros, and on quantized ones. `save` writes only what is left, and a bit for each place. Pruning a
+    pruned model starts from its zeros. Raises ValueError for a sparsity outside [0, 1), and where there
+    is nothing to prune. Source: Han et al., "Learning both weights and connections for efficient neural
+    networks", 2015.
     """
     check_sparsity("prune", sparsity)
     if not isinstance(model, Module):
@@ -464,6 +466,88 @@ def sparsity_of(model):
 
 
 # %% [markdown]
+# Half of the weights of this network go, before or after it is quantized. What a file has to hold is the sum of all
+# arrays in the state dict.
+
+# %% tags=["nbval-check-output"]
+manual_seed(0)
+net = Sequential(
+    Conv2d(1, 16, 3, padding=1), BatchNorm2d(16), GELU(), Conv2d(16, 32, 3, bias=False), MaxPool2d(2), BatchNorm2d(32),
+    GELU(), Flatten(), Linear(32 * 9, 10),
+)  # fmt: skip
+print(prune(net, sparsity=0.5))
+
+# %% tags=["nbval-check-output"]
+def array_bytes(model):
+    """The bytes of all arrays that a file of `model` holds."""
+    return sum(a.nbytes for a in model.state_dict().values())
+
+
+half, small = prune(net, sparsity=0.5), quantize(net, bits=4)
+for name, model in [("as it is", net), ("half pruned", half), ("4 bits", small), ("4 bits, half pruned", prune(small, 0.5))]:
+    print(f"{name:20} {array_bytes(model):6,} bytes")
+
+# %% nbgrader={"grade_id": "test-prune", "grade": true, "points": 2}
+def prunes(make, x_shape, sparsity, scope):
+    draw = np.random.default_rng(8)
+    net = make()
+    x, before = Tensor(draw.standard_normal(x_shape)), {n: np.asarray(a).copy() for n, a in net.state_dict().items()}
+    small, twin = prune(net, sparsity, scope), make()
+    names = [name for name, a in before.items() if name.endswith("weight")]
+    scores = [np.abs(before[name]) for name in names]
+    limit = np.sort(np.concatenate([s.ravel() for s in scores]))
+    for name, s in zip(names, scores, strict=True):
+        ranked = limit if scope == "global" else np.sort(s.ravel())
+        before[name][s <= ranked[round(sparsity * len(ranked)) - 1]] = 0
+    twin.load_state_dict(before)
+    got, wanted = np.asarray(small.eval()(x)), np.asarray(twin.eval()(x))
+    assert np.allclose(got, wanted, atol=1e-5), (
+        f"prune, sparsity {sparsity}, {scope}: with the smallest weights set to zero expected {wanted.ravel()[:3]}..., "
+        f"got {got.ravel()[:3]}..."
+    )
+    left = sum(np.asarray(t.data).size for name, t in small.named_parameters() if name.endswith("values"))
+    total = sum(s.size for s in scores)
+    assert abs(left - (1 - sparsity) * total) <= len(names), f"prune to {sparsity}: {left} of {total} values are stored"
+    save(small, folder / "pruned.safetensors")
+    again = np.asarray(load(folder / "pruned.safetensors").eval()(x))
+    assert np.array_equal(again, got), f"prune: saved and loaded, the outputs moved by {np.abs(again - got).max():.2g}"
+
+
+def two_linears():
+    return Sequential(Linear(6, 20), ReLU(), Linear(20, 4))
+
+
+prunes(two_linears, (5, 6), 0.5, "global")
+### BEGIN HIDDEN TESTS
+prunes(two_linears, (5, 6), 0.8, "layer")
+prunes(lambda: Sequential(Conv2d(2, 6, 3), ReLU(), Flatten(), Linear(24, 3)), (2, 2, 4, 4), 0.6, "global")
+### END HIDDEN TESTS
+
+# %% [markdown]
+# What was pruned stays pruned, whatever the optimizer does:
+
+# %% nbgrader={"grade_id": "test-prune-train", "grade": true, "points": 2}
+manual_seed(9)
+draw = np.random.default_rng(9)
+model, x, y = prune(two_linears(), sparsity=0.6), Tensor(draw.standard_normal((32, 6))), draw.integers(0, 4, 32)
+zeros = [np.asarray(m.weight) == 0 for m in (model.model[0], model.model[2])]
+optimizer, losses = Adam(model.parameters(), lr=0.02), []
+for _ in range(100):
+    loss = CrossEntropyLoss()(model(x), y)
+    losses.append(float(loss))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+after = [np.asarray(m.weight) == 0 for m in (model.model[0], model.model[2])]
+assert all(np.array_equal(a, b) for a, b in zip(zeros, after, strict=True)), "training a pruned model: other weights are zero than before"
+assert losses[-1] < 0.6 * losses[0], f"training a pruned model: the loss began at {losses[0]:.3f} and ended at {losses[-1]:.3f}"
+### BEGIN HIDDEN TESTS
+small = prune(quantize(two_linears(), bits=4), sparsity=0.5)
+share = np.mean([float((np.asarray(m.weight) == 0).mean()) * m.weight.numel() for m in (small.model.model[0], small.model.model[2])]) / 100
+assert 0.49 < share < 0.7, f"a 4-bit model pruned to 0.5: expected at least half of the weights zero, got {share:.2f}"
+### END HIDDEN TESTS
+
+# %% [markdown]
 # ## 4. Remove whole channels
 #
 # A matrix library does not skip zeros. What does get faster is a smaller matrix. If a filter goes, its output
@@ -481,7 +565,7 @@ def sparsity_of(model):
 # %%
 #| export
 def narrow(layer, w, b=None):
-    """A new Linear, Conv2d or BatchNorm2d like `layer`, in the size of the arrays: weight `w`, bias `b` or None."""
+    """A new Linear, Conv2d or BatchNorm2d like `layer` around a weight `w` and a bias `b` or None."""
     if isinstance(layer, BatchNorm2d):
         new = BatchNorm2d(len(w), eps=layer.eps, momentum=layer.momentum)
     elif isinstance(layer, Conv2d):
@@ -575,7 +659,9 @@ def channel_scores(layer, norm=None):
     """
     w = layer.weight.data.reshape(len(layer.weight), -1)
     score = np.sqrt((w * w).sum(axis=1))
-    return score if norm is None else score * np.abs(norm.weight.data) / np.sqrt(norm.running_var.data + norm.eps)
+    if norm is None:
+        return score
+    return score * np.abs(norm.weight.data) / np.sqrt(norm.running_var.data + norm.eps)
 
 
 def keep_norm(norm, kept):
@@ -588,10 +674,10 @@ def keep_norm(norm, kept):
 def prune_channels(model, sparsity=0.5):
     """A new, smaller Sequential: without the share `sparsity` of the channels between its layers.
 
-    Of every Linear and Conv2d but the last the output channels of the smallest norm are removed, at least one
-    stays; batch norms and the next layer shrink with them. Parameters are copied. Raises ValueError for a
-    sparsity outside [0, 1) and fewer than two layers with weights, TypeError for a model that is no Sequential or
-    has a layer in it that mixes channels in an unknown way.
+    Of every Linear and Conv2d but the last the output channels of the smallest norm are removed, at least
+    one stays; batch norms and the next layer shrink with them. Parameters are copied. Raises ValueError
+    for a sparsity outside [0, 1) and fewer than two layers with weights, TypeError for a model that is no
+    Sequential or has a layer in it that mixes channels in an unknown way.
     """
     check_sparsity("prune_channels", sparsity)
     if type(model) is not Sequential:
@@ -599,7 +685,9 @@ def prune_channels(model, sparsity=0.5):
     layers = [copy.deepcopy(layer) for layer in flat_layers(model)]
     for layer in layers:
         if not isinstance(layer, (Linear, Conv2d, BatchNorm2d, *BETWEEN)):
-            raise TypeError(f"prune_channels: expected layers that keep channels apart, got {layer!r}")
+            raise TypeError(
+                f"prune_channels: expected layers that keep channels apart, got {type(layer).__name__}"
+            )
     places = [i for i, layer in enumerate(layers) if isinstance(layer, (Linear, Conv2d))]
     if len(places) < 2:
         raise ValueError(f"prune_channels: nothing to remove, the model has {len(places)} layers with weights")
@@ -613,6 +701,36 @@ def prune_channels(model, sparsity=0.5):
             layers[k] = keep_norm(layers[k], kept)
     return Sequential(*layers)
 
+
+# %% tags=["nbval-check-output"]
+print(prune_channels(net, sparsity=0.5))
+
+# %% nbgrader={"grade_id": "test-prune-channels", "grade": true, "points": 2}
+def dead_channels_go(seed):
+    """Channels that are zero for every input can be removed without any change."""
+    manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    net = Sequential(Conv2d(2, 6, 3), BatchNorm2d(6), ReLU(), Sequential(Conv2d(6, 4, 1), GELU()), Flatten(), Linear(16, 3))
+    for i, dead in ((0, [1, 2, 5]), (3, [0, 3])):
+        conv = net[i] if i == 0 else net[i][0]
+        w, b = np.asarray(conv.weight.data).copy(), np.asarray(conv.bias.data).copy()
+        w[dead], b[dead] = 0, 0
+        conv.weight.data, conv.bias.data = w, b
+    x = Tensor(draw.standard_normal((3, 2, 4, 4)))
+    wanted = np.asarray(net.eval()(x))
+    small = prune_channels(net, sparsity=0.5)
+    got = np.asarray(small(x))
+    assert np.allclose(got, wanted, atol=1e-5), (
+        f"prune_channels, with half of the channels dead: expected no change, {wanted.ravel()[:3]}..., got {got.ravel()[:3]}..."
+    )
+    numbers = sum(np.asarray(p).size for p in small.parameters())
+    assert numbers == 3 * 18 + 3 + 6 + 2 * 3 + 2 + 3 * 8 + 3, f"prune_channels: expected 98 parameters to be left, got {numbers}"
+
+
+dead_channels_go(1)
+### BEGIN HIDDEN TESTS
+dead_channels_go(2)
+### END HIDDEN TESTS
 
 # %% [markdown]
 # ## 5. Low rank
@@ -667,7 +785,7 @@ factors_agree(4, 9, 4)
 # %%
 #| export
 class LowRankLinear(Module):
-    """Two Linear layers in the place of one: (..., B, in_features) -> (..., B, rank) -> (..., B, out_features)."""
+    """Two Linear layers for one: (..., B, in_features) -> (..., B, rank) -> (..., B, out_features)."""
 
     def __init__(self, in_features, out_features, rank, bias=True):
         self.first = Linear(in_features, rank, bias=False)
@@ -679,7 +797,7 @@ class LowRankLinear(Module):
 
 
 class LowRank(Wrapped):
-    """`model`, taken over, with a LowRankLinear for every Linear that gets smaller by it; `low_rank` makes it."""
+    """`model`, taken over, with a LowRankLinear for each Linear that shrinks; `low_rank` makes it."""
 
     def __init__(self, model, rank, keep=()):
         self.model = model
@@ -700,20 +818,19 @@ def shrinks(layer, rank):
 
 
 def low_rank(model, rank, keep=()):
-    """A copy of `model` with every Linear as a product of two, of `rank` numbers between, where that is smaller.
+    """A copy of `model` with a product of two for each Linear, `rank` numbers between, where that is smaller.
 
-    `keep` names layers that stay. Raises ValueError for a rank below 1, and for one so large that no layer gets
-    smaller.
+    `keep` names layers that stay. Raises ValueError for a rank below 1, and for one so large that no
+    layer gets smaller.
     """
     if not isinstance(rank, (int, np.integer)) or rank < 1:
         raise ValueError(f"low_rank: expected a rank of at least 1, a whole number, got {rank!r}")
     model = copy.deepcopy(model)
     linears = [m for m in model.modules() if type(m) is Linear]
     bounds = [(m.weight.numel() - 1) // sum(m.weight.shape) for m in linears]
-    if rank > max(bounds, default=0):
-        raise ValueError(
-            f"low_rank: rank {rank} is too large, no Linear gets smaller; expected at most {max(bounds, default=0)}"
-        )
+    most = max(bounds, default=0)
+    if rank > most:
+        raise ValueError(f"low_rank: rank {rank} is too large, no Linear gets smaller; expected at most {most}")
     weights = {name: m.weight.data for name, m in named_modules(model) if shrinks(m, rank)}
     new = LowRank(model, int(rank), tuple(keep))
     for name, layer in named_modules(new.model):
@@ -746,7 +863,7 @@ def low_rank(model, rank, keep=()):
 # %% nbgrader={"grade_id": "soft-loss", "solution": true}
 #| export
 def soft_loss(logits, teacher, T):
-    """T² times the mean KL divergence of the student's softmax(logits / T) from the teacher's, a single number.
+    """T² times the mean KL divergence of the student's softmax(logits / T) from the teacher's.
 
     Shapes: logits, a Tensor (B, C), teacher, an array (B, C) of the teacher's logits.
     """
@@ -800,9 +917,10 @@ assert np.isclose(far, 200), f"logits 0 200 against 200 0: expected 200, got {fa
 class DistillationLoss:
     """alpha * T² * KL(teacher || student) + (1 - alpha) * cross-entropy, both means over the batch.
 
-    T is the `temperature`. Called with logits (B, C), targets (B,) and the teacher's logits (B, C), a tensor or an
-    array. Raises ValueError for a temperature that is not positive, an alpha outside [0, 1], and logits of
-    different shapes. Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+    T is the `temperature`. Called with logits (B, C), targets (B,) and the teacher's logits (B, C), a
+    tensor or an array. Raises ValueError for a temperature that is not positive, an alpha outside [0, 1],
+    and logits of different shapes. Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a
+    neural network", 2015.
     """
 
     def __init__(self, temperature=4.0, alpha=0.9, label_smoothing=0.0):
@@ -817,7 +935,9 @@ class DistillationLoss:
         """Logits (B, C), targets (B,), the teacher's logits (B, C) -> a tensor with a single number."""
         teacher = teacher.data if isinstance(teacher, Tensor) else np.asarray(teacher)
         if teacher.shape != logits.shape:
-            raise ValueError(f"DistillationLoss: expected logits of one shape, got {logits.shape} and {teacher.shape}")
+            raise ValueError(
+                f"DistillationLoss: expected logits of one shape, got {logits.shape} and {teacher.shape}"
+            )
         ### BEGIN SOLUTION
         soft = soft_loss(logits, teacher, self.temperature)
         return soft * self.alpha + self.hard(logits, targets) * (1 - self.alpha)
@@ -838,3 +958,193 @@ for T, alpha in [(2.0, 0.0), (2.0, 1.0), (3.0, 0.25)]:
     for teacher in (theirs, Tensor(theirs)):
         got = float(DistillationLoss(T, alpha)(Tensor(ours), labels, teacher))
         assert np.isclose(got, wanted, rtol=1e-4), f"DistillationLoss({T}, {alpha}): expected {wanted:.5f}, got {got:.5f}"
+
+
+# %% [markdown]
+# ## 7. Measure: bytes, time and accuracy
+#
+# Ten noisy patterns as in lesson 15, and a network to tell them apart. Each way of this lesson makes it smaller; all
+# but the first train a little afterwards, since a network recovers much of what it lost.
+
+
+# %% tags=["measure"]
+def pictures(n, seed):
+    """n noisy pictures (n, 1, 8, 8) of ten patterns, moved by up to a pixel, and which pattern it is, (n,)."""
+    draw, patterns = np.random.default_rng(seed), np.random.default_rng(77).standard_normal((10, 8, 8))
+    labels, moves = draw.integers(0, 10, n), draw.integers(-1, 2, (n, 2))
+    x = np.stack([np.roll(patterns[k], move, (0, 1)) for k, move in zip(labels, moves, strict=True)])
+    return (x + 1.2 * draw.standard_normal(x.shape)).astype(np.float32)[:, None], labels
+
+
+def fit(model, x, y, epochs, lr, teacher=None):
+    """Train `model` with Adam on batches of 100; with the logits of a `teacher`, on those alone."""
+    optimizer, soft = Adam(model.train().parameters(), lr=lr), DistillationLoss(temperature=2, alpha=1)
+    for k in range(epochs * len(x) // 100):
+        rows = slice(k * 100 % len(x), k * 100 % len(x) + 100)
+        logits = model(Tensor(x[rows]))
+        optimizer.zero_grad()
+        loss = CrossEntropyLoss()(logits, y[rows]) if teacher is None else soft(logits, y[rows], teacher[rows])
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def logits_of(model, x):
+    """The logits of `model`, an array."""
+    with no_grad():
+        return np.asarray(model(Tensor(x)))
+
+
+# %% tags=["measure"]
+train_x, train_y = pictures(2000, seed=1)
+test_x, test_y = pictures(2000, seed=2)
+wide = Sequential(
+    Conv2d(1, 24, 3, padding=1), BatchNorm2d(24), GELU(), Conv2d(24, 32, 3, padding=1), MaxPool2d(2), BatchNorm2d(32),
+    GELU(), Flatten(), Linear(32 * 16, 64), GELU(), Linear(64, 10),
+)  # fmt: skip
+wide = fit(wide, train_x, train_y, epochs=4, lr=2e-3)
+teacher = logits_of(wide, train_x)
+
+
+# %% tags=["measure"]
+def row(name, model):
+    """Print bytes, share right and time of a model, and return the first two."""
+    save(model, folder / "row.safetensors", dtype="float16")
+    logits_of(model, test_x[:100])
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        right = float((logits_of(model, test_x).argmax(axis=1) == test_y).mean())
+        times.append(time.perf_counter() - start)
+    size = (folder / "row.safetensors").stat().st_size
+    print(f"{name:30} {size:7,} bytes, {right:6.2%} right, {min(times) * 1e3:4.0f} ms")
+    return size, right
+
+
+row("float16", wide)
+row("half pruned", prune(wide, 0.5))
+row("half pruned, trained", fit(prune(wide, 0.5), train_x, train_y, 1, 5e-4))
+row("4 bits", quantize(wide, bits=4))
+row("4 bits, half pruned", prune(quantize(wide, bits=4), 0.5))
+row("half of the channels, trained", fit(prune_channels(wide, 0.5), train_x, train_y, 2, 1e-3))
+row("rank 8, trained", fit(low_rank(wide, 8), train_x, train_y, 1, 5e-4))
+
+# %% [markdown]
+# Compare the times: pruned weights cost as much as before, removed channels do not. Half of the channels means a
+# quarter of the products in every layer between two cut ones.
+#
+# Does the teacher help? Suppose only 300 of the pictures have labels. The teacher can comment on the others, too. A
+# network of a third of the width, trained for the same number of steps on the labels of 300, on the teacher's word
+# on all 2,000 without a label (alpha = 1), and, to compare, on all labels:
+
+
+# %% tags=["measure"]
+def little(seed):
+    """A fresh network with a third of the channels."""
+    manual_seed(seed)
+    return Sequential(
+        Conv2d(1, 8, 3, padding=1), BatchNorm2d(8), GELU(), Conv2d(8, 16, 3), MaxPool2d(2), BatchNorm2d(16), GELU(),
+        Flatten(), Linear(16 * 9, 10),
+    )  # fmt: skip
+
+
+row("small, 300 labels", fit(little(1), train_x[:300], train_y[:300], 40, 3e-3))
+row("small, teacher, no labels", fit(little(1), train_x, np.zeros_like(train_y), 6, 3e-3, teacher))
+row("small, 2,000 labels", fit(little(1), train_x, train_y, 6, 3e-3))
+
+# %% [markdown]
+# Where every picture has its label already, do not expect the teacher to add much: ours answers nearly all training
+# pictures rightly and with certainty, so its word says little more than the label. And one run is one throw of the
+# dice: repeat it with other seeds before you believe a difference of a percent.
+#
+# How far can pruning go?
+
+# %% tags=["measure"]
+import matplotlib.pyplot as plt
+
+shares, accuracy = [0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95], {}
+for scope in ("global", "layer"):
+    found = [logits_of(prune(wide, s, scope), test_x).argmax(axis=1) for s in shares]
+    accuracy[scope] = [float((f == test_y).mean()) for f in found]
+figure, axes = plt.subplots(figsize=(6, 3.2))
+axes.plot(shares, accuracy["global"], "o-", color="#0072B2", label="global")
+axes.plot(shares, accuracy["layer"], "s--", color="#D55E00", label="per layer")
+axes.set(xlabel="sparsity", ylabel="share right")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *The figure: the share of right answers against sparsity, for pruning by one threshold and layer by layer, without
+# training afterwards. Both lines are level at first; the one for layer by layer falls earlier.*
+#
+# ## 8. What breaks
+#
+# A sparsity in percent, and one that leaves nothing:
+
+# %% tags=["nbval-check-output"]
+attempt(prune, net, sparsity=50)
+attempt(prune_channels, net, sparsity=1.0)
+
+# %% [markdown]
+# Nothing to prune, nothing to cut, nothing to gain:
+
+# %% tags=["nbval-check-output"]
+attempt(prune, Sequential(ReLU()))
+attempt(prune_channels, Sequential(Linear(3, 3)))
+attempt(low_rank, Sequential(Linear(8, 8)), rank=5)
+
+# %% [markdown]
+# A sum around a block: its two ends must have the same channels, which `prune_channels` cannot know.
+
+
+# %% tags=["nbval-check-output"]
+class Around(Module):
+    def __init__(self, block):
+        self.block = block
+
+    def forward(self, x):
+        return x + self.block(x)
+
+
+attempt(prune_channels, Sequential(Conv2d(3, 4, 1), Around(Conv2d(4, 4, 1)), Conv2d(4, 2, 1)))
+
+# %% [markdown]
+# Pruning a little makes the file larger: the bits of the mask cost more than the zeros save.
+
+# %% tags=["nbval-check-output"]
+print([array_bytes(prune(small_net, s)) for small_net in [quantize(net, bits=4)] for s in (0, 0.1, 0.25, 0.5)])
+print(array_bytes(quantize(net, bits=4)))
+
+# %% [markdown]
+# ## Exercises
+#
+# Ungraded; try them in cells of your own.
+#
+# 1. At which sparsity does a mask of bits pay for 32, 16, 8 and 4 bits a weight? Check with `array_bytes`. What if one
+#    stored the distance to the next value instead, in 4 bits?
+# 2. Prune in five steps with a little training after each, against once to the same sparsity. Which is better at 0.9?
+# 3. Write a class with two convolutions of your own and cut its channels with `keep_outputs` and `keep_inputs`. What
+#    must its constructor take, so that `load` can build the smaller one?
+# 4. A removed channel was not zero: behind a batch normalisation and a ReLU it had a mean. Add that mean, times the
+#    columns which are cut, to the next bias. How much accuracy does this save before training?
+# 5. Plot the singular values of `wide[8]`, trained and at its start. What rank would you choose?
+# 6. Put pruning, 4 bits and a small student together for the compression track. Which order works best?
+#
+# ## Elsewhere
+#
+# - `torch.nn.utils.prune` keeps weight and mask side by side and multiplies them at each use: easy to undo, and larger
+#   than before. Ours stores what is left.
+# - Recent GPUs run matrices with two zeros in every group of four at up to twice the speed (*2:4 sparsity*): a pattern
+#   between single weights and whole channels.
+# - LoRA trains a low-rank *change* of a large matrix that stays fixed: the product of this lesson, added on.
+# - DistilBERT and many small language models were trained on a teacher's probabilities.
+#
+# ## Summary
+#
+# - The weights of smallest magnitude go first; global pruning compares all layers with each other.
+# - Zeros save nothing until they are left out of the file: a bit a place and the values.
+# - Where the values are the parameters, what is pruned stays pruned through training.
+# - Only what makes the matrices smaller makes NumPy faster: removed channels, or two thin factors.
+# - A teacher's softened probabilities tell more than a label; T² keeps their gradient in size.
+#
+# Run `tito module complete 16`. Lesson 17 stops a transformer from computing the same thing twice.

@@ -100,7 +100,7 @@ def mask_positions(bits, n):
 
 
 def scatter_forward(values, positions, shape):
-    """An array of `shape`, zero but for `values` at the flat `positions`. Shapes: (n,), ints (n,) -> shape."""
+    """An array of `shape`, zero but for `values` (n,) at the flat `positions` (n,)."""
     y = np.zeros(math.prod(shape), values.dtype)
     y[positions] = values
     return y.reshape(shape)
@@ -153,10 +153,8 @@ class SparseLayer(StoredLayer):
         return layer
 
     def __repr__(self):
-        kind = type(self.layer).__name__
-        return (
-            f"{type(self).__name__}({kind} {self.shape}, {len(self.positions())} of {math.prod(self.shape)})"
-        )
+        left, all_places = len(self.positions()), math.prod(self.shape)
+        return f"{type(self).__name__}({type(self.layer).__name__} {self.shape}, {left} of {all_places})"
 
 
 class SparseCodes(SparseLayer):
@@ -171,10 +169,8 @@ class SparseCodes(SparseLayer):
         codes = dense_codes(layer)
         StoredLayer.__init__(self, layer)
         self.bits = layer.bits
-        self.mask, self.values = (
-            Tensor(0, dtype=np.uint8),
-            Tensor(0, dtype=np.uint8 if self.bits == 4 else np.int8),
-        )
+        self.mask = Tensor(0, dtype=np.uint8)
+        self.values = Tensor(0, dtype=np.uint8 if self.bits == 4 else np.int8)
         self.encode(codes, np.arange(codes.size) < count)
 
     def encode(self, codes, mask):
@@ -216,8 +212,8 @@ def dense_codes(layer):
 class Pruned(Wrapped):
     """`model`, taken over, with `counts[k]` weights left in its k-th layer; `prune` makes it.
 
-    In a quantized model the quantized layers are meant, else all layers that have a weight matrix, but for those
-    named in `keep`. Raises ValueError for counts that do not fit the model.
+    In a quantized model the quantized layers are meant, else all layers that have a weight matrix, but
+    for those named in `keep`. Raises ValueError for counts that do not fit the model.
     """
 
     def __init__(self, model, counts, keep=()):
@@ -252,11 +248,12 @@ def prunable_layers(model, keep=()):
 def prune(model, sparsity=0.5, scope="global", keep=()):
     """A copy of `model` without the share `sparsity` of its weights, those of the smallest magnitude.
 
-    `scope` "global" compares all weights with each other, "layer" takes the same share from each layer; `keep`
-    names what stays as it is. Works on float models, which may be trained further and keep their zeros, and on
-    quantized ones. `save` writes only what is left, and a bit for each place. Pruning a pruned model starts from
-    its zeros. Raises ValueError for a sparsity outside [0, 1), and where there is nothing to prune.
-    Source: Han et al., "Learning both weights and connections for efficient neural networks", 2015.
+    `scope` "global" compares all weights with each other, "layer" takes the same share from each layer;
+    `keep` names what stays as it is. Works on float models, which may be trained further and keep their
+    zeros, and on quantized ones. `save` writes only what is left, and a bit for each place. Pruning a
+    pruned model starts from its zeros. Raises ValueError for a sparsity outside [0, 1), and where there
+    is nothing to prune. Source: Han et al., "Learning both weights and connections for efficient neural
+    networks", 2015.
     """
     check_sparsity("prune", sparsity)
     if not isinstance(model, Module):
@@ -284,7 +281,7 @@ def sparsity_of(model):
 
 
 def narrow(layer, w, b=None):
-    """A new Linear, Conv2d or BatchNorm2d like `layer`, in the size of the arrays: weight `w`, bias `b` or None."""
+    """A new Linear, Conv2d or BatchNorm2d like `layer` around a weight `w` and a bias `b` or None."""
     if isinstance(layer, BatchNorm2d):
         new = BatchNorm2d(len(w), eps=layer.eps, momentum=layer.momentum)
     elif isinstance(layer, Conv2d):
@@ -335,11 +332,9 @@ def channel_scores(layer, norm=None):
     """
     w = layer.weight.data.reshape(len(layer.weight), -1)
     score = np.sqrt((w * w).sum(axis=1))
-    return (
-        score
-        if norm is None
-        else score * np.abs(norm.weight.data) / np.sqrt(norm.running_var.data + norm.eps)
-    )
+    if norm is None:
+        return score
+    return score * np.abs(norm.weight.data) / np.sqrt(norm.running_var.data + norm.eps)
 
 
 def keep_norm(norm, kept):
@@ -352,10 +347,10 @@ def keep_norm(norm, kept):
 def prune_channels(model, sparsity=0.5):
     """A new, smaller Sequential: without the share `sparsity` of the channels between its layers.
 
-    Of every Linear and Conv2d but the last the output channels of the smallest norm are removed, at least one
-    stays; batch norms and the next layer shrink with them. Parameters are copied. Raises ValueError for a
-    sparsity outside [0, 1) and fewer than two layers with weights, TypeError for a model that is no Sequential or
-    has a layer in it that mixes channels in an unknown way.
+    Of every Linear and Conv2d but the last the output channels of the smallest norm are removed, at least
+    one stays; batch norms and the next layer shrink with them. Parameters are copied. Raises ValueError
+    for a sparsity outside [0, 1) and fewer than two layers with weights, TypeError for a model that is no
+    Sequential or has a layer in it that mixes channels in an unknown way.
     """
     check_sparsity("prune_channels", sparsity)
     if type(model) is not Sequential:
@@ -365,7 +360,9 @@ def prune_channels(model, sparsity=0.5):
     layers = [copy.deepcopy(layer) for layer in flat_layers(model)]
     for layer in layers:
         if not isinstance(layer, (Linear, Conv2d, BatchNorm2d, *BETWEEN)):
-            raise TypeError(f"prune_channels: expected layers that keep channels apart, got {layer!r}")
+            raise TypeError(
+                f"prune_channels: expected layers that keep channels apart, got {type(layer).__name__}"
+            )
     places = [i for i, layer in enumerate(layers) if isinstance(layer, (Linear, Conv2d))]
     if len(places) < 2:
         raise ValueError(
@@ -390,7 +387,7 @@ def factors(w, rank):
 
 
 class LowRankLinear(Module):
-    """Two Linear layers in the place of one: (..., B, in_features) -> (..., B, rank) -> (..., B, out_features)."""
+    """Two Linear layers for one: (..., B, in_features) -> (..., B, rank) -> (..., B, out_features)."""
 
     def __init__(self, in_features, out_features, rank, bias=True):
         self.first = Linear(in_features, rank, bias=False)
@@ -402,7 +399,7 @@ class LowRankLinear(Module):
 
 
 class LowRank(Wrapped):
-    """`model`, taken over, with a LowRankLinear for every Linear that gets smaller by it; `low_rank` makes it."""
+    """`model`, taken over, with a LowRankLinear for each Linear that shrinks; `low_rank` makes it."""
 
     def __init__(self, model, rank, keep=()):
         self.model = model
@@ -423,19 +420,20 @@ def shrinks(layer, rank):
 
 
 def low_rank(model, rank, keep=()):
-    """A copy of `model` with every Linear as a product of two, of `rank` numbers between, where that is smaller.
+    """A copy of `model` with a product of two for each Linear, `rank` numbers between, where that is smaller.
 
-    `keep` names layers that stay. Raises ValueError for a rank below 1, and for one so large that no layer gets
-    smaller.
+    `keep` names layers that stay. Raises ValueError for a rank below 1, and for one so large that no
+    layer gets smaller.
     """
     if not isinstance(rank, (int, np.integer)) or rank < 1:
         raise ValueError(f"low_rank: expected a rank of at least 1, a whole number, got {rank!r}")
     model = copy.deepcopy(model)
     linears = [m for m in model.modules() if type(m) is Linear]
     bounds = [(m.weight.numel() - 1) // sum(m.weight.shape) for m in linears]
-    if rank > max(bounds, default=0):
+    most = max(bounds, default=0)
+    if rank > most:
         raise ValueError(
-            f"low_rank: rank {rank} is too large, no Linear gets smaller; expected at most {max(bounds, default=0)}"
+            f"low_rank: rank {rank} is too large, no Linear gets smaller; expected at most {most}"
         )
     weights = {name: m.weight.data for name, m in named_modules(model) if shrinks(m, rank)}
     new = LowRank(model, int(rank), tuple(keep))
@@ -447,7 +445,7 @@ def low_rank(model, rank, keep=()):
 
 
 def soft_loss(logits, teacher, T):
-    """T² times the mean KL divergence of the student's softmax(logits / T) from the teacher's, a single number.
+    """T² times the mean KL divergence of the student's softmax(logits / T) from the teacher's.
 
     Shapes: logits, a Tensor (B, C), teacher, an array (B, C) of the teacher's logits.
     """
@@ -460,9 +458,10 @@ def soft_loss(logits, teacher, T):
 class DistillationLoss:
     """alpha * T² * KL(teacher || student) + (1 - alpha) * cross-entropy, both means over the batch.
 
-    T is the `temperature`. Called with logits (B, C), targets (B,) and the teacher's logits (B, C), a tensor or an
-    array. Raises ValueError for a temperature that is not positive, an alpha outside [0, 1], and logits of
-    different shapes. Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+    T is the `temperature`. Called with logits (B, C), targets (B,) and the teacher's logits (B, C), a
+    tensor or an array. Raises ValueError for a temperature that is not positive, an alpha outside [0, 1],
+    and logits of different shapes. Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a
+    neural network", 2015.
     """
 
     def __init__(self, temperature=4.0, alpha=0.9, label_smoothing=0.0):

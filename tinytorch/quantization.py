@@ -83,7 +83,7 @@ def channel_scale(w, bits):
 
 
 def to_codes(w, scale, bits):
-    """The nearest codes int8 of weights w (O, ...), with one scale a channel (O,); beyond the end: the end."""
+    """The nearest codes int8 of weights w (O, ...), one scale a channel (O,); beyond the end: the end."""
     end = largest_code(bits)
     return np.clip(np.rint(w / column(scale, w.ndim).astype(w.dtype)), -end, end).astype(np.int8)
 
@@ -97,7 +97,7 @@ SHRINKS = tuple(np.linspace(1, 0.5, 11).tolist())  # how much of the largest wei
 
 
 def best_scale(w, bits):
-    """The scales (O,) among SHRINKS * channel_scale for which sum((w - w_read_back)^4) of each channel is smallest."""
+    """The scales (O,) among SHRINKS * channel_scale; each with the smallest sum of (w - what is read)^4."""
     whole = channel_scale(w, bits)
     best, smallest = whole, np.full(len(w), np.inf)
     for shrink in SHRINKS:
@@ -126,9 +126,9 @@ def unpack_int4(packed, n):
 class StoredLayer(Module):
     """A layer whose weight is stored in another form: a subclass makes buffers and says how to `decode` them.
 
-    `layer` is the module itself without its `part`, the weight unless a subclass says otherwise. The decoded weight
-    is kept from the first use on, outside of the state dict, until a buffer changes. `weight` and the layer's
-    other attributes can be read here as there.
+    `layer` is the module itself without its `part`, the weight unless a subclass says otherwise. The
+    decoded weight is kept from the first use on, outside of the state dict, until a buffer changes.
+    `weight` and the layer's other attributes can be read here as there.
     """
 
     part = "weight"
@@ -176,10 +176,8 @@ class QuantizedLayer(StoredLayer):
         w = layer.weight.data
         super().__init__(layer)
         self.bits = bits
-        self.codes, self.scale = (
-            Tensor(0, dtype=np.uint8 if bits == 4 else np.int8),
-            Tensor(0, dtype=np.float16),
-        )
+        self.codes = Tensor(0, dtype=np.uint8 if bits == 4 else np.int8)
+        self.scale = Tensor(0, dtype=np.float16)
         self.encode(w, channel_scale(w, bits))
 
     def encode(self, w, scale):
@@ -227,7 +225,7 @@ def replace_layers(module, change, prefix=""):
 
 
 def folded(w, b, gamma, beta, mean, var, eps):
-    """Filters and bias that do what convolution and batch normalisation did one after the other, in evaluation.
+    """Filters and bias that do what convolution, then batch normalisation did, in evaluation.
 
     Shapes: w (O, C, KH, KW), b (O,) or None, the others (O,) -> (O, C, KH, KW), (O,).
     """
@@ -264,9 +262,9 @@ def has_matrix(module):
 def change_weights(name, model, make, keep=(), wanted=has_matrix):
     """Put `make(layer)` in the place of every layer inside of the Wrapped `model` that is `wanted`, in place.
 
-    Those are the layers with a weight matrix, but for the layers under a name in `keep`. A layer that stands in
-    several places is made once. Raises ValueError, beginning with `name`, where there is nothing to change or a
-    name in `keep` is none of the network.
+    Those are the layers with a weight matrix, but for the layers under a name in `keep`. A layer that
+    stands in several places is made once. Raises ValueError, beginning with `name`, where there is
+    nothing to change or a name in `keep` is none of the network.
     """
     made, unused, network, prefix = {}, set(keep), model.model, "model"
     while isinstance(network, Wrapped):
@@ -303,11 +301,11 @@ class Wrapped(Module):
 
 
 class Quantized(Wrapped):
-    """`model`, taken over, with its weights as codes of `bits` bits; `quantize` makes it from a trained model.
+    """`model`, taken over, with its weights as codes of `bits` bits; `quantize` makes it.
 
-    `keep` names what stays in float; `fold` folds batch norms; with `activations` the inputs of linear and
-    convolution layers are rounded to 8 bits as well. Raises ValueError for other bits, names in `keep` that are
-    none, and a model without a weight matrix.
+    `keep` names what stays in float; `fold` folds batch norms; with `activations` the inputs of linear
+    and convolution layers are rounded to 8 bits as well. Raises ValueError for other bits, names in
+    `keep` that are none, and a model without a weight matrix.
     """
 
     def __init__(self, model, bits=8, keep=(), fold=True, activations=False):
@@ -325,7 +323,7 @@ class Quantized(Wrapped):
 
 
 def plain_copy(name, model):
-    """A copy of a float model, out of its wrapping for training, in evaluation mode; the model stays as it was.
+    """A copy of a float model, out of its wrapping for training, in evaluation mode.
 
     Raises, beginning with `name`, TypeError for what is no Module, ValueError for a quantized model.
     """
@@ -340,14 +338,15 @@ def plain_copy(name, model):
 
 
 def quantize(model, bits=8, calibration=None, keep=()):
-    """A copy of `model` whose weights are kept as whole numbers of `bits` bits; `save` writes them as they are.
+    """A copy of `model` whose weights are whole numbers of `bits` bits; `save` writes them as they are.
 
-    Every layer with a weight matrix is changed, also inside classes of your own, except those named in `keep`, such
-    as ("stem", "blocks.0"). Batch norms beside a convolution in a Sequential are folded into it. A model from
-    `prepare_qat` keeps exactly the weights it was trained with. With `calibration`, inputs as the model takes
-    them (one batch, or a list of batches), the inputs of linear and convolution layers are rounded to 8 bits too.
-    The result is in evaluation mode. Raises ValueError for bits other than 8 and 4, a model that is quantized
-    already or has no weight matrix, a name in `keep` that is none, and weights that are not finite.
+    Every layer with a weight matrix is changed, also inside classes of your own, except those named in
+    `keep`, such as ("stem", "blocks.0"). Batch norms beside a convolution in a Sequential are folded into
+    it. A model from `prepare_qat` keeps exactly the weights it was trained with. With `calibration`,
+    inputs as the model takes them (one batch, or a list of batches), the inputs of linear and convolution
+    layers are rounded to 8 bits too. The result is in evaluation mode. Raises ValueError for bits other
+    than 8 and 4, a model that is quantized already or has no weight matrix, a name in `keep` that is
+    none, and weights that are not finite.
     """
     largest_code(bits)
     trained = getattr(model, "qat_bits", None)  # what `prepare_qat` of section 9 leaves
@@ -410,7 +409,7 @@ def integer_linear(q, codes):
 
 
 def fake_quantize_forward(x, scale, zero, low, high):
-    """The nearest of the values scale * (code - zero), codes `low` to `high`, for every x; same shape and dtype."""
+    """For every x the nearest of scale * (code - zero), codes `low` to `high`; same shape and dtype."""
     y = np.rint(x / scale)
     y += zero
     np.clip(y, low, high, out=y)
@@ -437,10 +436,10 @@ class Watched(Module):
 
 
 def calibrate(model, inputs):
-    """{layer name: (scale, zero)} of the inputs of all linear and convolution layers; the model stays as it was.
+    """{layer name: (scale, zero)} of the inputs of all linear and convolution layers of `model`.
 
-    `inputs` is one batch as the model takes it, or a list of batches. Raises ValueError for an empty list and for
-    inputs that are not finite.
+    `inputs` is one batch as the model takes it, or a list of batches. Raises ValueError for an empty list
+    and for inputs that are not finite.
     """
     watching, watched = Wrapped(), {}
     watching.model = copy.deepcopy(model)
@@ -489,7 +488,7 @@ def fake_quantize_vjp(g, y, x, scale, zero, low, high):
 
 
 def fake_quantize(w, bits):
-    """The tensor `w` (O, ...) as its codes of `bits` bits would read it back; gradients pass straight through.
+    """The tensor `w` (O, ...) as its codes of `bits` bits read it back; gradients pass straight through.
 
     Raises ValueError for bits other than 8 and 4.
     """
@@ -534,10 +533,10 @@ class QAT(Wrapped):
 def prepare_qat(model, bits=8, keep=()):
     """A copy of `model` to train at `bits` bits: the forward pass sees rounded weights, the float ones learn.
 
-    Train it as any model, then `quantize(it, bits)` keeps exactly the weights that it computes with. `keep` names
-    what stays in float. Raises what `quantize` raises. Source: Jacob et al., "Quantization and training of
-    neural networks for efficient integer-arithmetic-only inference", 2018; the straight-through estimator:
-    Bengio, Leonard and Courville, 2013.
+    Train it as any model, then `quantize(it, bits)` keeps exactly the weights that it computes with.
+    `keep` names what stays in float. Raises what `quantize` raises. Source: Jacob et al., "Quantization
+    and training of neural networks for efficient integer-arithmetic-only inference", 2018; the
+    straight-through estimator: Bengio, Leonard and Courville, 2013.
     """
     largest_code(bits)
     return QAT(plain_copy("quantize", model), bits, tuple(keep)).train()
