@@ -1001,7 +1001,7 @@ class Watched(Module):
 
     def forward(self, x):
         """What the layer computes."""
-        self.lo, self.hi = min(self.lo, float(x.data.min())), max(self.hi, float(x.data.max()))
+        self.lo, self.hi = np.minimum(self.lo, x.data.min()), np.maximum(self.hi, x.data.max())  # nan stays nan
         return self.layer(x)
 
     def __getattr__(self, name):

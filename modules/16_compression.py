@@ -925,9 +925,8 @@ class DistillationLoss:
 
     def __init__(self, temperature=4.0, alpha=0.9, label_smoothing=0.0):
         if not temperature > 0 or not 0 <= alpha <= 1:
-            raise ValueError(
-                f"DistillationLoss: expected temperature > 0 and alpha in [0, 1], got {temperature} and {alpha}"
-            )
+            got = f"{temperature} and {alpha}"
+            raise ValueError(f"DistillationLoss: expected temperature > 0 and alpha in [0, 1], got {got}")
         self.temperature, self.alpha = float(temperature), float(alpha)
         self.hard = CrossEntropyLoss(label_smoothing)
 
