@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 METRICS = (
     "accuracy",
     "accuracy_interval",
+    "accuracy_lost",
+    "gate_passed",
     "images_per_second",
     "speed_interval",
     "ratio_to_reference",
@@ -42,6 +44,7 @@ COLUMNS = (
     "assignment",
     "track",
     "badge",
+    "division",
     "valid",
     "points",
     "max_points",
@@ -232,6 +235,7 @@ def _track_fields(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "track": result["track"],
         "valid": bool(result["valid"]),
+        "division": result.get("division", "open"),
         "reasons": list(result["reasons"]),
         "metrics": metrics,
         "scores": scores,

@@ -84,7 +84,7 @@ def size(model: Model, tinytorch: Package = None, as_json: Json = False) -> None
     limit = rules.track("vision").limits.file_bytes
     with staged(model, tinytorch) as (folder, copy):
         counted = counted_bytes(folder, copy)
-    text = f"{scores.show('size', counted)} ({counted:,} bytes; the limit is {limit / rules.MB:g} MB)"
+    text = f"{scores.show('bytes', counted)} ({counted:,} bytes; the limit is {limit / rules.MB:g} MB)"
     _print(as_json, {"model": str(model), "size_bytes": counted, "limit_bytes": limit}, text)
 
 

@@ -38,7 +38,7 @@ STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 app = typer.Typer(no_args_is_help=True, help="The tracks: begin one, read its rules, hand in, see the board.")
 
-TrackOption = Annotated[str, typer.Option("--track", help="vision")]
+TrackOption = Annotated[str, typer.Option("--track", help="vision, language, speed or compression")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
@@ -127,7 +127,8 @@ def _rule(track: str) -> rules.Track:
     except ValueError as error:
         raise TitoError(str(error)) from error
     if not rule.ramps:
-        raise TitoError(f"the {track} track is not open yet: expected vision")
+        opened = ", ".join(name for name, one in rules.TRACKS.items() if one.ramps)
+        raise TitoError(f"the {track} track is not open yet: expected one of {opened}")
     return rule
 
 
@@ -140,6 +141,7 @@ def rules_text(rule: rules.Track) -> str:
         f"  limits    {rule.limit_text}",
         f"  machine   {rule.machine_class}, batch {rule.batch}",
         f"  ranking   {rule.ranking}",
+        f"  divisions {', '.join(rule.divisions)}",
         "  points    " + ", ".join(f"{name} {most}" for name, most in rule.points.items()),
     ]
     lines += [f"  note      {note}" for note in rule.notes]
@@ -147,7 +149,9 @@ def rules_text(rule: rules.Track) -> str:
     for dataset, ramps in rule.ramps.items():
         lines.append(f"  What a figure is worth on {dataset}, as a share of its points:")
         for name, ramp in ramps.items():
-            steps = ", ".join(f"{scores.show(name, figure)} {share:.2f}" for figure, share in ramp.points)
+            steps = ", ".join(
+                f"{scores.show(ramp.unit, figure)} {share:.2f}" for figure, share in ramp.points
+            )
             how = "between them by the logarithm" if ramp.logarithmic else "linear between them"
             lines.append(f"    {name:<9} {steps} ({how})")
     return "\n".join(lines)
@@ -187,10 +191,17 @@ def board(path: Path, track: str) -> list[dict[str, Any]]:
 
 
 def _figures(metrics: dict[str, Any]) -> str:
-    names = {"accuracy": "accuracy", "images_per_second": "speed", "size_bytes": "size"}
     return ", ".join(
-        scores.show(name, metrics[key]) for key, name in names.items() if metrics.get(key) is not None
+        scores.show(unit, metrics[key]) for key, unit in _UNITS.items() if metrics.get(key) is not None
     )
+
+
+_UNITS = {
+    "accuracy": "share",
+    "accuracy_lost": "points lost",
+    "images_per_second": "images/s",
+    "size_bytes": "bytes",
+}
 
 
 # ---- hand in
@@ -439,17 +450,17 @@ def _figure(result: scorer.Result, dimension: str) -> str:
         return f"accuracy {100 * metrics['accuracy']:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f})"
     if dimension == "speed":
         low, high = metrics["speed_interval"]
-        rate = scores.show("speed", metrics["images_per_second"])
+        rate = scores.show("images/s", metrics["images_per_second"])
         return f"speed {rate} (95% interval {low:,.0f} to {high:,.0f})"
     if dimension == "size":
-        return f"size {scores.show('size', metrics['size_bytes'])} ({metrics['size_bytes']:,} bytes)"
+        return f"size {scores.show('bytes', metrics['size_bytes'])} ({metrics['size_bytes']:,} bytes)"
     return f"code quality {metrics['quality']:.2f} of 1"
 
 
 def _gate(rule: rules.Track, result: scorer.Result) -> str:
-    gate = rule.ramps[result.dataset]["accuracy"].gate[0]
-    passed = "passed" if result.metrics["accuracy"] >= gate else "not passed"
-    return f"{scores.show('accuracy', gate)} on {result.dataset}, {passed}"
+    ramp = rule.ramps[result.dataset]["accuracy"]
+    passed = "passed" if result.metrics["gate_passed"] else "not passed"
+    return f"{scores.show(ramp.unit, ramp.gate[0])} on {result.dataset}, {passed}"
 
 
 def _measured(rule: rules.Track) -> scorer.Result:
