@@ -315,7 +315,7 @@ def rubric(prompt: Prompt, answer: Answer | str, corpus: Corpus | None = None) -
         "It is 12."                    1, 0.4, 1         right, with less of the topic
         "7 plus 5 is 13."              0, 0.75, 1        wrong, though well said
         "A cow eats grass."            0, 0, 1           about something else
-        "7 plus 5 is 12 13 14."        0, 0.8, 0.75      saying everything is no answer
+        "7 plus 5 is 12 13 14."        0, 0.8, 0.78      saying everything is no answer
         "7 plus 5 is 7 plus 5 is 7"    0, 0.86, 0        a loop that never stops
     """
     corpus = corpus or tinytalks_corpus()

@@ -158,7 +158,8 @@ def _families() -> Iterator[tuple[str, list[Combination], list[Combination]]]:
     numbers = range(_LARGEST + 1)
     yield split("plus", [(a, b) for a in numbers for b in range(_SMALL + 1) if b <= a], free)
     yield split("minus", [(a, b) for a in numbers for b in range(_SMALL + 1) if b <= a], free)
-    yield split("times", [(a, b) for a in range(13) for b in _TIMES if not (a in _TIMES and a < b)], free)
+    products = [(a, b) for a in range(13) for b in _TIMES if a * b < 100]
+    yield split("times", [(a, b) for a, b in products if not (a in _TIMES and a < b)], free)
     yield split("compare", list(combinations(range(61), 2)), free)
     yield split("after", list(product(range(len(words.AFTER)), range(99))), first_form)
     yield split("before", list(product(range(len(words.BEFORE)), range(1, 100))), first_form)
@@ -459,7 +460,7 @@ class _Writer:
         family = self.draw.pick(("plus", "minus"))
         a, b = (int(n) for n in self.take(family))
         s, name = self.draw.pick(sorted(words.COUNTED)), self.draw.pick(words.NAMES)
-        self.say(self.draw.pick(words.SOME), "{s}", A=_count(a, s), s=s)
+        self.say(self.draw.pick(words.SOME), "{A}", A=_count(a, s), s=s)
         self.aside()
         for _ in range(2):
             form = self.draw.pick(words.MORE if family == "plus" else words.FEWER)

@@ -364,7 +364,7 @@ FACTS = (
             ("Which word is the opposite of {x}?", "The opposite of {x} is {y}."),
             ("Tell me the opposite of {x}.", "The opposite of {x} is {y}."),
             ("Not {x}, but what?", "Not {x}, but {y}."),
-            ("Say the opposite: {x}.", "{Y}."),
+            ("Say the opposite: {x}.", "The opposite is {y}."),
         ),
     ),
     Relation(
@@ -565,12 +565,12 @@ TIMES_FORMS: tuple[Form, ...] = (
 PLUS_STORIES: tuple[Form, ...] = (
     ("I have {A} and get {b} more. How many {s} do I have?", "You have {C}."),
     ("{n} has {A} and finds {b} more. How many {s} does {n} have?", "{n} has {C}."),
-    ("There are {A} on a table and I add {b}. How many {s} are there?", "There are {C}."),
+    ("I see {A} on a table and add {b}. How many {s} is that?", "That makes {C}."),
 )
 MINUS_STORIES: tuple[Form, ...] = (
     ("I have {A} and lose {b}. How many {s} do I have?", "You have {C}."),
     ("{n} has {A} and gives {b} away. How many {s} does {n} have?", "{n} has {C}."),
-    ("There are {A} on a table and I take {b}. How many {s} are there?", "There are {C}."),
+    ("I see {A} on a table and take {b}. How many {s} are left?", "That leaves {C}."),
 )
 AFTER: tuple[Form, ...] = (
     ("What number comes after {a}?", "After {a} comes {b}."),
@@ -649,7 +649,7 @@ ASK_NUMBER: tuple[Form, ...] = (
 )
 SOME: tuple[Form, ...] = (
     ("I have {A}.", "You have {A}, I see."),
-    ("There are {A} in my bag.", "Your bag has {A} in it."),
+    ("My bag has {A} in it.", "Your bag has {A} in it."),
 )
 MORE: tuple[Form, ...] = (
     ("I get {b} more. How many {s} do I have now?", "Now you have {C}."),
