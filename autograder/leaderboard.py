@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -42,10 +42,48 @@ SEED_RECORDS = {
     ),
 }
 # What a track is ranked by after its gate, and whether less is better. Vision is ranked by points.
-RANKED_BY = {"compression": ("size_bytes", True)}
+RANKED_BY = {
+    "language": ("bits_per_byte", True),
+    "speed": ("tokens_per_second", False),
+    "compression": ("size_bytes", True),
+}
 ABOUT = {
     "digits": "1,797 handwritten digits, for a machine without the CIFAR-10 pictures: a far easier task. "
     "Scores, accuracies and speeds on it do not compare with those on CIFAR-10."
+}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f} points"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ms(value: float) -> str:
+    return f"{1000 * value:.1f} ms"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} x"
+
+
+# What a track's table shows beside score, speed and size: heading -> (metric, text).
+COLUMNS: dict[str, dict[str, tuple[str, Callable[[float], str]]]] = {
+    "vision": {"Accuracy": ("accuracy", _percent)},
+    "language": {"Bits/byte": ("bits_per_byte", _two), "Rubric": ("rubric", _two)},
+    "speed": {
+        "To reference": ("ratio_to_reference", _times),
+        "Kept": ("retention", _percent),
+        "p50": ("latency_p50", _ms),
+        "p90": ("latency_p90", _ms),
+    },
+    "compression": {"Accuracy": ("accuracy", _percent), "Lost": ("accuracy_lost", _points)},
 }
 
 
@@ -67,9 +105,9 @@ def results(path: str | Path | None = None) -> dict[str, Any]:
 def sections(exported: dict[str, Any], track: str) -> list[Section]:
     """The boards of a track, a data set each, CIFAR-10 first.
 
-    Graded, valid entries are ranked by points, then accuracy; compression by size among those that pass the
-    gate, the others after them by points. Equals share a rank. Self-reported and reference entries stand
-    among them without a rank, invalid ones at the end.
+    Graded, valid entries are ranked by points, then accuracy, in vision; elsewhere by the track's own figure
+    (RANKED_BY) among those that pass the gate, the others after them by points. Equals share a rank.
+    Self-reported and reference entries stand among them without a rank, invalid ones at the end.
     """
     entries = [entry for entry in exported["entries"] if entry["track"] == track]
     boards = []
@@ -96,15 +134,20 @@ def show(exported: dict[str, Any], track: str) -> str:
 
 def _section(board: Section) -> str:
     about = f"<p>{escape(ABOUT[board.dataset])}</p>" if board.dataset in ABOUT else ""
-    return f"<section><h3>{escape(_dataset(board.dataset))}</h3>{about}{plot(board)}{table(board)}</section>"
+    drawn = "" if rules.track(board.track).text else plot(board)
+    return f"<section><h3>{escape(_dataset(board.dataset))}</h3>{about}{drawn}{table(board)}</section>"
 
 
 def table(board: Section) -> str:
     """The ranking as an HTML table; on a narrow screen each entry becomes a card."""
-    heads = ("Rank", "Name", "Score", "Accuracy", "Speed", "Size", "Memory", "Badge", "Date")
+    columns = COLUMNS[board.track]
+    heads = ("Rank", "Name", "Score", *columns, "Speed", "Size", "Memory", "Badge", "Date")
     rows = [_row(entry, rank, heads) for entry, rank in zip(board.entries, board.ranks, strict=True)]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, accuracy with its 95% interval"
+    which = next(iter(columns)).lower()
+    caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, {which} with its 95% interval"
+    if board.track == "speed":
+        caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, speed over 16 texts at once"
     return (
         f'<table class="ranking"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
@@ -238,10 +281,6 @@ def _accuracy(entry: dict[str, Any]) -> float | None:
 
 def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
     metrics = entry["metrics"]
-    accuracy = _figure(metrics.get("accuracy"), lambda v: f"{100 * v:.1f}%")
-    if metrics.get("accuracy_interval") and metrics.get("accuracy") is not None:
-        low, high = (100 * bound for bound in metrics["accuracy_interval"])
-        accuracy += f' <span class="interval">{low:.1f} to {high:.1f}</span>'
     badge = f'<span class="badge {entry["badge"]}">{escape(entry["badge"])}</span>'
     if entry["sandbox"] not in ("bubblewrap", "none"):
         badge += f' <span class="level">sandbox: {escape(entry["sandbox"])}</span>'
@@ -253,8 +292,8 @@ def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
         str(rank) if rank is not None else '<span title="out of competition">-</span>',
         name,
         f"{entry['points']:.1f}",
-        accuracy,
-        _figure(metrics.get("images_per_second"), lambda v: f"{v:,.0f} images/s"),
+        *(_measured(metrics, key, text) for key, text in COLUMNS[entry["track"]].values()),
+        _speed(metrics),
         _figure(metrics.get("size_bytes"), _size),
         _figure(metrics.get("memory_bytes"), lambda v: f"{v / 1e6:,.0f} MB"),
         badge,
@@ -268,12 +307,30 @@ def _figure(value: float | None, text: Any) -> str:
     return "-" if value is None else text(value)
 
 
+def _measured(metrics: dict[str, Any], key: str, text: Callable[[float], str]) -> str:
+    """A figure, and under it its interval where it has one."""
+    shown = _figure(metrics.get(key), text)
+    bounds = metrics.get(f"{key}_interval")
+    if bounds and metrics.get(key) is not None:
+        low, high = (text(bound).rstrip("%") for bound in bounds)
+        shown += f' <span class="interval">{low} to {high}</span>'
+    return shown
+
+
+def _speed(metrics: dict[str, Any]) -> str:
+    for key, unit in (("images_per_second", "images/s"), ("tokens_per_second", "tokens/s")):
+        if metrics.get(key) is not None:
+            return f"{metrics[key]:,.0f} {unit}"
+    return "-"
+
+
 def _size(size: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _dataset(name: str) -> str:
-    return {"cifar10": "CIFAR-10", "digits": "Digits (offline stand-in)"}.get(name, name)
+    names = {"cifar10": "CIFAR-10", "digits": "Digits (offline stand-in)", "tinytalks": "TinyTalks"}
+    return names.get(name, name)
 
 
 def _axes(

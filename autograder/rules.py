@@ -80,6 +80,9 @@ class Track:
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # dataset -> split -> accuracy
     checkpoint: str = ""  # SHA-256 of the given model file, for the closed division
     checkpoint_parameters: int = 0
+    text: bool = False  # a language model, with tokenizer.json beside it
+    one_tokenizer: bool = False  # the reference entry's is everybody's
+    gates: Mapping[str, float] = field(default_factory=dict)  # metric -> least value, beside the ramp's gate
     divisions: tuple[str, ...] = ("open",)
     machine_class: str = "two x86-64 cores, no GPU"
     batch: int = 250
@@ -139,6 +142,26 @@ _COMPRESSION_DIGITS = {
     "size": Ramp("bytes", 10.0 * MB, (1.0 * MB, 0.2), (0.1 * MB, 0.5), (0.005 * MB, 1.0), logarithmic=True),
 }
 
+# Speed, on TinyTalks.
+#   accuracy   share of the baseline's next-token accuracy that is kept: 95% is the gate of the course's seed
+#              rules, all of it earns full marks.
+#   speed      tokens/s offline, 16 texts at once. 100 tokens/s are the gate and 250 the record of the seed
+#              rules. 5,000 tokens/s are 20 times the record; 10 tokens/s what a model without a cache does.
+#   size       4 MB is the anchor network (0.9 M weights) in float32, 1 MB the same in 8 bits, 0.25 MB in 2.
+_KEPT = Ramp("kept", 0.80, (0.95, 0.70), (0.98, 0.90), (1.0, 1.0), marks=_GATE)
+_TOKENS = Ramp("tokens/s", 10.0, (100.0, 0.35), (250.0, 0.55), (5000.0, 1.0), logarithmic=True, marks=_GATE)
+_TEXT_SIZE = Ramp("bytes", 50.0 * MB, (4.0 * MB, 0.5), (1.0 * MB, 0.75), (0.25 * MB, 1.0), logarithmic=True)
+# Language, on TinyTalks.
+#   accuracy   bits per byte. A table of what follows two characters needs 2.2; mixing tables of up to six
+#              characters 0.85 (`python benchmarks/ngram.py` prints both): a transformer has to beat that.
+#   speed, size   as in speed.
+_LANGUAGE = {
+    "accuracy": Ramp("bits/byte", 2.2, (0.85, 0.70), (0.60, 0.85), (0.45, 1.0), marks=_GATE),
+    "speed": _TOKENS,
+    "size": _TEXT_SIZE,
+}
+_SPEED = {"accuracy": _KEPT, "speed": _TOKENS, "size": _TEXT_SIZE}
+
 TRACKS: Mapping[str, Track] = {
     "vision": Track(
         name="vision",
@@ -161,15 +184,30 @@ TRACKS: Mapping[str, Track] = {
     "language": Track(
         name="language",
         title="Language",
-        task="Generate TinyTalks dialogues with a context of 512 tokens",
-        gate="coherent generation by the published rubric, and a perplexity bound",
+        task="Generate TinyTalks dialogues with a context of 512 tokens: bits per byte on held-out dialogues",
+        gate="below 0.85 bits a byte (a perplexity of 1.8), and answers marked 0.5 or more by the rubric",
         record="the course's reference entry",
-        limit_text="your own attention and transformer",
+        limit_text="your own attention and transformer; trains in under 2 h, model file under 50 MB",
         datasets=("tinytalks",),
-        limits=Limits(),
+        limits=Limits(wall_s=1800.0),
         points=POINTS,
-        ramps={},
-        ranking="bits per byte on held-out dialogues, which no tokenizer flatters",
+        ramps={"tinytalks": _LANGUAGE},
+        ranking="bits per byte, which no tokenizer flatters, among those that pass the gate",
+        metric="bits_per_byte",
+        rate="tokens_per_second",
+        gates={"rubric": 0.5},
+        text=True,
+        batch=16,
+        notes=(
+            "The scorer encodes the text with your tokenizer.json and shows one token after the other; "
+            "before each it reads your model's distribution. Its bits are added, over the bytes of the text.",
+            "The rubric marks greedy answers by rule: coherence 0.5, relevance 0.25, fluency 0.25.",
+            "Below a gate, speed and size count only in the share of the gate that was reached.",
+            "Speed is tokens/s over 16 prompts at once, as in the speed track; it pays to keep a cache.",
+            "Audits: dialogues of a second, secret seed; timed tokens are the model's own greedy ones; known "
+            "prompts are not faster.",
+            "tokenizer.json counts as model, and so does code beyond 256 KB.",
+        ),
     ),
     "speed": Track(
         name="speed",
@@ -177,13 +215,30 @@ TRACKS: Mapping[str, Track] = {
         task="Most transformer tokens a second",
         gate="at least 100 tokens/s, and more than 95% of the baseline's accuracy",
         record="250 tokens/s",
-        limit_text="CPU, any number of threads",
+        limit_text="CPU, any number of threads; trains in under 2 h, model file under 50 MB",
         datasets=("tinytalks",),
         limits=Limits(),
         points=POINTS,
-        ramps={},
-        ranking="tokens/s and its ratio to the reference on the same machine",
+        ramps={"tinytalks": _SPEED},
+        ranking="tokens/s among those that pass the gate; its ratio to the reference stands beside it",
+        metric="retention",
+        rate="tokens_per_second",
+        gates={"tokens_per_second": 100.0},
+        text=True,
+        one_tokenizer=True,
         divisions=("closed", "open"),
+        batch=16,
+        notes=(
+            "Offline: 16 unseen prompts of 64 tokens, 64 greedy tokens after each; this rate is ranked.",
+            "Single stream: one prompt at a time; p50 and p90 of the seconds a token, timed on arrival.",
+            "Accuracy is the share kept of the baseline's next-token accuracy, read token by token. The "
+            "baseline is the course's entry, timed in turn with yours; its tokenizer is everybody's.",
+            "Below the accuracy gate, speed and size count only in the share of the gate that was reached.",
+            'training.json declares the division. Closed: {"division": "closed", "checkpoint": SHA-256 of '
+            "the course's model file}; checked are that hash and that the model has no more parameters.",
+            "Audits: timed tokens are the model's own greedy ones, known prompts are not faster, a second "
+            "secret seed, counts of tokens.",
+        ),
     ),
     "compression": Track(
         name="compression",

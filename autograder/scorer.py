@@ -1,12 +1,13 @@
 """Score a track submission: stage what counts, run it in the sandbox, measure, audit, and say why.
 
 A submission is a folder: model.safetensors (or model.pt of the same format), network.py, training.json and
-tinytorch/. Whatever is in it, `score` returns a Result: a submission that fails or breaks a rule is INVALID
-with reasons, never a silent zero. What it raises is the grader's own business: an unknown track, a missing
-dataset, a sandbox level that is not to be had.
+tinytorch/; of a language model tokenizer.json too. Whatever is in it, `score` returns a Result: a submission
+that fails or breaks a rule is INVALID with reasons, never a silent zero. What it raises is the grader's own
+business: an unknown track, a missing dataset, a sandbox level that is not to be had.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import os
@@ -18,7 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from autograder import client, datasets, measure, quality, rules, sandbox, scores, staging
+from autograder import (
+    client,
+    datasets,
+    language,
+    measure,
+    quality,
+    rules,
+    sandbox,
+    scores,
+    staging,
+    tokenizer,
+    tracks,
+)
 
 
 @dataclass
@@ -50,7 +63,7 @@ class Result:
 def score(
     track: str,
     submission_dir: str | Path,
-    dataset: "str | datasets.Split",
+    dataset: "str | datasets.Split | datasets.TextSplit",
     split: str = "private",
     *,
     level: str | None = None,
@@ -64,11 +77,12 @@ def score(
     level: sandbox level; official scoring has to name one, and is refused where it is not to be had; a self
     check (official=False) takes the best there is. secret: seeds order and noise; keep it from students.
     reference: another submission's folder, timed in turn for ratio_to_reference; in compression its accuracy
-    is the baseline, in place of the published one.
+    is the baseline, in place of the published one; in speed it always is, the course's entry where none is
+    named.
     Raises ValueError, datasets.DataError, sandbox.SandboxUnavailable; never for what is in the submission.
     """
     rule = rules.track(track)
-    data = dataset if isinstance(dataset, datasets.Split) else datasets.load(dataset, split)
+    data = tracks.load(rule, dataset, split) if isinstance(dataset, str) else dataset
     if data.name not in rule.ramps:
         raise ValueError(
             f"{track} has no scores for {data.name!r}: expected {', '.join(rule.ramps) or 'a scorer'}"
@@ -79,20 +93,26 @@ def score(
     result = Result(track, data.name, data.split, official, level=level, machine=machine())
     result.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     result.metrics = dict.fromkeys(
-        ("accuracy", "accuracy_interval", "images_per_second", "speed_interval", "ratio_to_reference",
+        ("accuracy", "accuracy_interval", rule.metric, rule.rate, "speed_interval", "ratio_to_reference",
          "size_bytes", "memory_bytes", "parameters", "training_seconds", "quality")
     )  # fmt: skip
-    result.metrics.setdefault(rule.metric)
     result.points = {name: 0.0 for name in rules.DIMENSIONS if name != "innovation"}
     result.scores = dict(result.points)
     with tempfile.TemporaryDirectory(prefix="olympics-") as scratch, contextlib.ExitStack() as stack:
+        if reference is None and rule.one_tokenizer:
+            reference = staging.course_entry(track, Path(scratch) / "entry")
+        other = None if reference is None else _reference(reference, Path(scratch), rule, level, stack)
+        if other is not None and rule.one_tokenizer:  # the given checkpoint is the entry's file
+            rule = dataclasses.replace(rule, checkpoint=other.digest, checkpoint_parameters=other.parameters)
         try:
             staged = staging.stage(Path(submission_dir), Path(scratch) / "submission", rule)
             result.division = staged.division
             result.metrics.update(size_bytes=staged.size_bytes, training_seconds=staged.training_seconds)
-            other = None if reference is None else _reference(reference, Path(scratch), rule, level, stack)
+            _check_tokenizer(rule, staged, other)
             _measure(result, rule, staged, data, _rng(secret, data), other, budget_s)
-        except (staging.Invalid, client.SubmissionError) as error:
+        except (
+            staging.Invalid, client.SubmissionError, language.LanguageError, tokenizer.TokenizerError
+        ) as error:  # fmt: skip
             result.reasons.append(str(error))
     return result
 
@@ -116,39 +136,26 @@ def _measure(
     result: Result,
     rule: rules.Track,
     staged: staging.Staged,
-    data: "datasets.Split",
+    data: "datasets.Split | datasets.TextSplit",
     rng: np.random.Generator,
-    reference: measure.Predict | None,
+    reference: tracks.Reference | None,
     budget_s: float,
 ) -> None:
     code = quality.measure(staged.folder, level=result.level)
     result.metrics["quality"] = code.value
     with _worker(staged.folder, rule, result.level) as worker:
         try:
-            result.metrics["parameters"] = worker.load(staged.model)["parameters"]
+            vocabulary = staged.tokenizer.vocab_size if staged.tokenizer else 0
+            result.metrics["parameters"] = worker.load(staged.model, vocabulary)["parameters"]
             _check_parameters(rule, staged, result.metrics["parameters"])
-            found = measure.accuracy(worker.predict, data.images, data.labels, rng, rule.batch)
-            result.metrics.update(accuracy=found.value, accuracy_interval=list(found.interval))
-            speed = measure.throughput(
-                worker.predict, data.images, data.labels, found, rng, rule.batch,
-                reference=reference, budget_s=budget_s,
-            )  # fmt: skip
+            run = tracks.Run(
+                rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples
+            )
+            tracks.MEASURES[rule.name](run)
         finally:
             result.metrics["memory_bytes"] = worker.peak_memory() or None
             result.log = worker.log[:4000]
-    result.metrics.update(
-        images_per_second=speed.images_per_second,
-        speed_interval=list(speed.interval),
-        ratio_to_reference=speed.ratio_to_reference,
-    )
-    result.samples = {
-        "images_per_second": speed.samples,
-        "known_images_per_second": speed.known,
-        "reference_images_per_second": speed.reference,
-    }
-    if rule.baselines:
-        result.metrics["accuracy_lost"] = round(_baseline(rule, data, reference) - found.value, 12)
-    _finish(result, rule, code, speed.faults)
+    _finish(result, rule, code, run.faults)
 
 
 def _finish(result: Result, rule: rules.Track, code: quality.Quality, faults: list[str]) -> None:
@@ -159,22 +166,14 @@ def _finish(result: Result, rule: rules.Track, code: quality.Quality, faults: li
     metrics = result.metrics
     names = {"accuracy": rule.metric, "speed": rule.rate, "size": "size_bytes"}
     figures = {name: float(metrics[key]) for name, key in names.items()}
-    scored = scores.score(rule, result.dataset, figures, quality=code.value, quality_reasons=code.reasons)
+    scored = scores.score(
+        rule, result.dataset, figures, quality=code.value, quality_reasons=code.reasons,
+        gates={name: float(metrics[name]) for name in rule.gates},
+    )  # fmt: skip
     result.scores, result.points, result.total = scored.scores, scored.points, scored.total
     result.reasons += scored.reasons
     metrics["gate_passed"] = scored.gate_passed
     result.valid = True
-
-
-def _baseline(rule: rules.Track, data: "datasets.Split", reference: measure.Predict | None) -> float:
-    """Accuracy of the given network on the split: measured where it runs beside, else as published."""
-    if reference is not None:
-        rng = np.random.default_rng(0)
-        return measure.accuracy(reference, data.images, data.labels, rng, rule.batch).value
-    published = rule.baselines[data.name]
-    if data.split not in published:
-        raise ValueError(f"{rule.name} has no baseline on {data.split}: expected {', '.join(published)}")
-    return published[data.split]
 
 
 def _check_parameters(rule: rules.Track, staged: staging.Staged, parameters: int) -> None:
@@ -182,6 +181,17 @@ def _check_parameters(rule: rules.Track, staged: staging.Staged, parameters: int
         raise staging.Invalid(
             f"the model has {parameters:,} parameters, the given checkpoint {rule.checkpoint_parameters:,}: "
             "in the closed division the network is derived from it"
+        )
+
+
+def _check_tokenizer(rule: rules.Track, staged: staging.Staged, reference: tracks.Reference | None) -> None:
+    """Next-token accuracies compare for one tokenizer alone, and so do tokens a second."""
+    if not rule.one_tokenizer or reference is None:
+        return
+    mine, theirs = (staging.read_json(one.folder / staging.TOKENIZER) for one in (staged, reference.staged))
+    if mine != theirs:
+        raise staging.Invalid(
+            f"{staging.TOKENIZER} is not the course entry's: in this track all models have the same one"
         )
 
 
@@ -197,24 +207,20 @@ def _worker(folder: Path, rule: rules.Track, level: str) -> client.Worker:
 
 def _reference(
     folder: str | Path, scratch: Path, rule: rules.Track, level: str, stack: contextlib.ExitStack
-) -> measure.Predict:
-    """The reference entry behind a worker of its own; its faults are ours, not the submission's."""
+) -> tracks.Reference:
+    """The reference entry behind a worker of its own. Raises ValueError where it does not run."""
+    rule = dataclasses.replace(rule, checkpoint="")  # it may be the given file itself
     try:
         staged = staging.stage(Path(folder), scratch / "reference", rule)
         worker = stack.enter_context(_worker(staged.folder, rule, level))
-        worker.load(staged.model)
+        vocabulary = staged.tokenizer.vocab_size if staged.tokenizer else 0
+        parameters = worker.load(staged.model, vocabulary)["parameters"]
     except (staging.Invalid, client.SubmissionError) as error:
         raise ValueError(f"the reference entry {folder} does not run: {error}") from None
-
-    def predict(images: Any) -> Any:
-        try:
-            return worker.predict(images)
-        except client.SubmissionError as error:
-            raise RuntimeError(f"the reference entry {folder} failed: {error}") from None
-
-    return predict
+    digest = hashlib.sha256(staged.model.read_bytes()).hexdigest()
+    return tracks.Reference(worker, staged, parameters, digest)
 
 
-def _rng(secret: int | str, data: "datasets.Split") -> np.random.Generator:
+def _rng(secret: int | str, data: "datasets.Split | datasets.TextSplit") -> np.random.Generator:
     digest = hashlib.sha256(f"{secret}/{data.name}/{data.split}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))

@@ -55,35 +55,43 @@ def score(
     *,
     quality: float,
     quality_reasons: list[str] | None = None,
+    gates: Mapping[str, float] | None = None,
 ) -> Scored:
     """Scores and points of one entry. Innovation is a manual mark and is not in the total.
 
     figures: for each dimension with a ramp (accuracy, speed, size) its figure in the ramp's unit. Below the
     accuracy gate, speed and size count in the share of the gate reached: otherwise a model that knows
-    nothing, and does it fast, would earn 40 points.
+    nothing, and does it fast, would earn 40 points. gates: the figures of the track's further gates, by name
+    of the metric; they decide with it whether the gate is passed.
     """
     ramps = track.ramps[dataset]
     share = gate_share(ramps["accuracy"], figures["accuracy"])
+    passed = _passes(ramps["accuracy"], figures["accuracy"])
+    gate = "accuracy"
+    missed = []
+    for name, least in track.gates.items():
+        figure = (gates or {})[name]
+        if figure < least:
+            passed = False
+            missed.append(f"accuracy gate: {name.replace('_', ' ')} {figure:.3g} is below {least:g}")
+            if figure / least < share:
+                gate, share = name.replace("_", " "), max(0.0, figure / least)
     scores = {
         name: on_ramp(ramp, figures[name]) * (1.0 if name == "accuracy" else share)
         for name, ramp in ramps.items()
     }
     scores["quality"] = min(1.0, max(0.0, quality))
     points = {name: round(value * track.points[name], 2) for name, value in scores.items()}
-    reasons = []
+    reasons = missed
     for name, ramp in ramps.items():
         if points[name] < track.points[name]:
-            reasons.append(_lost(name, float(figures[name]), ramp, points[name], track.points[name], share))
+            reasons.append(
+                _lost(name, float(figures[name]), ramp, points[name], track.points[name], share, gate)
+            )
     if points["quality"] < track.points["quality"]:
         why = "; ".join(quality_reasons or []) or f"code quality is {quality:.2f} of 1"
         reasons.append(f"code quality: {why}: {_of(points['quality'], track.points['quality'])}")
-    return Scored(
-        scores,
-        points,
-        round(sum(points.values()), 2),
-        reasons,
-        _passes(ramps["accuracy"], figures["accuracy"]),
-    )
+    return Scored(scores, points, round(sum(points.values()), 2), reasons, passed)
 
 
 def composite(points: Mapping[str, float], innovation: float | None) -> float:
@@ -97,8 +105,12 @@ def show(unit: str, figure: float) -> str:
         return f"{100 * figure:.1f}%"
     if unit == "points lost":
         return f"{100 * figure + 0.0:.1f} points lost"
+    if unit == "kept":
+        return f"{100 * figure:.1f}% kept"
     if unit == "bytes":
         return f"{figure / MB:.3g} MB"
+    if unit == "bits/byte":
+        return f"{figure:.3f} bits/byte"
     return f"{figure:,.0f} {unit}"
 
 
@@ -107,7 +119,7 @@ def _passes(ramp: Ramp, figure: float) -> bool:
     return figure >= ramp.gate[0] if ramp.reference[0] > ramp.floor else figure < ramp.gate[0]
 
 
-def _lost(name: str, figure: float, ramp: Ramp, got: float, most: int, share: float) -> str:
+def _lost(name: str, figure: float, ramp: Ramp, got: float, most: int, share: float, gate: str) -> str:
     better = ramp.reference[0] > ramp.floor
     steps = zip((*ramp.marks, "full marks at"), ramp.points[1:], strict=True)
     missed = [(goal, at) for goal, (at, _) in steps if (figure < at if better else figure > at)]
@@ -118,7 +130,7 @@ def _lost(name: str, figure: float, ramp: Ramp, got: float, most: int, share: fl
     else:
         text = f"{name} {show(ramp.unit, figure)} is enough for full marks"
     if name != "accuracy" and share < 1:
-        text += f", and below the accuracy gate it counts {100 * share:.0f}%"
+        text += f", and below the {gate} gate it counts {100 * share:.0f}%"
     return f"{text}: {_of(got, most)}"
 
 

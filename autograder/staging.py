@@ -3,14 +3,19 @@
 import json
 import math
 import os
+import shutil
 import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autograder import rules
+from autograder import tokenizer as tokenizers
 
 MODEL_NAMES = ("model.safetensors", "model.pt")
+TOKENIZER = "tokenizer.json"
+REPOSITORY = Path(__file__).resolve().parent.parent
 _MOST_FILES = 2000
 _MOST_JSON = 10 * rules.MB
 _MOST_HEADER = 10 * rules.MB
@@ -29,6 +34,7 @@ class Staged:
     size_bytes: int
     training_seconds: float
     division: str
+    tokenizer: tokenizers.Tokenizer | None = None  # of a text track
 
 
 def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
@@ -62,12 +68,47 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(text)
     size = len(content) + max(0, code - rules.CODE_BYTES)
+    words = _tokenizer(source, target) if rule.text else None
+    size += (target / TOKENIZER).stat().st_size if rule.text else 0
     if size > limits.file_bytes:
         raise Invalid(
             f"model and surplus code have {size / rules.MB:.1f} MB: {limits.file_bytes / rules.MB:g} allowed"
         )
     seconds, division = _training(source / "training.json", rule)
-    return Staged(target, model, size, seconds, division)
+    return Staged(target, model, size, seconds, division, words)
+
+
+def course_entry(track: str, target: Path) -> Path:
+    """Put the course's own entry of a track together in `target`, as a submission is. Raises ValueError."""
+    entry, package = REPOSITORY / "course" / "entries" / track, REPOSITORY / "tinytorch"
+    needed = ("model.safetensors", "network.py", "training.json")
+    missing = [path for path in (*(entry / name for name in needed), package) if not path.exists()]
+    if missing:
+        raise ValueError(
+            f"the {track} track is measured against the course's entry, and {missing[0]} is missing: name "
+            "another entry as reference"
+        )
+    shutil.copytree(entry, target, ignore=shutil.ignore_patterns("*.md", "result.json"))
+    shutil.copytree(package, target / "tinytorch", ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file that was staged holds."""
+    return json.loads(path.read_bytes())
+
+
+def _tokenizer(source: Path, target: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a text track, read on our side; its file is copied, and counts as model."""
+    if not os.path.lexists(source / TOKENIZER):
+        raise Invalid(f"{TOKENIZER} is missing: your tokenizer's save writes it")
+    raw = _content(source / TOKENIZER, tokenizers.MOST_BYTES, "a tokenizer is smaller")
+    try:
+        found = tokenizers.parse(raw, TOKENIZER)
+    except tokenizers.TokenizerError as error:
+        raise Invalid(str(error)) from None
+    (target / TOKENIZER).write_bytes(raw)
+    return found
 
 
 def _refuse_links(source: Path) -> None:
