@@ -101,13 +101,13 @@ class Oracle(NGram):
         self.next: dict[tuple[int, ...], int] = {}
         for dialogue in known:
             text = ""
+            whole = [self.end, *tokenizer.encode(dialogue.text), self.end]
             for question, answer in dialogue.turns:
                 text += f"Q: {question}\nA:"
                 start = len(tokenizer.encode(text)) + 1
                 text += f" {answer}\n"
-                ids = [self.end, *tokenizer.encode(text)]
-                for t in range(start, len(ids) - 1):  # what follows the answer is not certain
-                    self.next[tuple(ids[:t])] = ids[t]
+                for t in range(start, len(tokenizer.encode(text)) + 1):  # the line's end, or the dialogue's
+                    self.next[tuple(whole[:t])] = whole[t]
 
     def chances(self, past: list[int]) -> NDArray[np.float64]:
         found = super().chances(past)
