@@ -202,7 +202,12 @@ def judge(
     track = None
     if assignment in rules.TRACKS:
         result = scorer.score(
-            assignment, folder, settings.dataset, "private", level=settings.level, secret=course.secret()
+            assignment,
+            folder,
+            rules.track(assignment).dataset(settings.dataset),
+            "private",
+            level=settings.level,
+            secret=course.secret(),
         )
         track = result.to_dict()
         apply_scores(nb, track)

@@ -1,4 +1,8 @@
-"""The trusted end of a worker: starts it in the sandbox, asks for predictions, checks every answer."""
+"""The trusted end of a worker: starts it in the sandbox, asks for predictions, checks every answer.
+
+Of a language model it asks for the logits after one more token of each text (`begin`, `step`: what comes next
+stays here until it is answered), or for greedy tokens (`generate`: one frame a step, timed on arrival).
+"""
 
 import contextlib
 import os
@@ -6,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +32,19 @@ _LOG_BYTES = 1 << 16
 
 class SubmissionError(Exception):
     """A submission that failed by its own doing; the message is one line, for the record and the student."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What `generate` answered. tokens: int64 (B, n). arrivals: seconds from the request to each frame."""
+
+    tokens: NDArray[np.int64]
+    arrivals: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """From the request to the last token."""
+        return self.arrivals[-1]
 
 
 class Worker:
@@ -55,6 +74,8 @@ class Worker:
         self._process: sandbox.Process | None = None
         self._log = bytearray()
         self._own_peak = 0
+        self._vocabulary = 0
+        self._batch = 0
 
     def __enter__(self) -> "Worker":
         if not (self.tinytorch / "tinytorch").is_dir():
@@ -99,8 +120,12 @@ class Worker:
         """The first 64 KiB of what the submission printed."""
         return self._log.decode(errors="replace")
 
-    def load(self, model_path: str | Path) -> dict[str, Any]:
-        """Import the student's tinytorch, load the model, switch it to evaluation: {"parameters": count}."""
+    def load(self, model_path: str | Path, vocabulary: int = 0) -> dict[str, Any]:
+        """Import the student's tinytorch, load the model, switch it to evaluation: {"parameters": count}.
+
+        vocabulary: of a language model, how many ids its tokenizer has.
+        """
+        self._vocabulary, self._batch = vocabulary, 0
         answer, _ = self._ask({"op": "load", "path": str(Path(model_path).absolute())}, [], 0)
         parameters = answer.get("parameters")
         if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 0:
@@ -115,9 +140,7 @@ class Worker:
             )
         n = len(images)
         _, arrays = self._ask({"op": "predict"}, [images], 8 * n * CLASSES * 16 + 4096)
-        if len(arrays) != 1:
-            raise SubmissionError(f"the model's answer holds {len(arrays)} arrays instead of one")
-        logits = arrays[0]
+        logits = _one(arrays)
         if logits.shape != (n, CLASSES):
             raise SubmissionError(
                 f"the model answered with shape {logits.shape}: expected {(n, CLASSES)} for {n} pictures"
@@ -129,6 +152,61 @@ class Worker:
             raise SubmissionError(f"the model answered with NaN or infinity for {bad} of {n} pictures")
         return logits.astype(np.float64)
 
+    def begin(self, batch: int) -> None:
+        """Forget all text: the next `step` gives the first token of `batch` new texts."""
+        if batch < 1 or not self._vocabulary:
+            raise ValueError(f"begin: expected a batch of 1 or more and a vocabulary, got {batch}")
+        self._ask({"op": "begin", "batch": batch}, [], 0)
+        self._batch = batch
+
+    def step(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """One more token of each text, int64 (B,), and the logits (B, V) of what comes after it."""
+        self._check_ids(ids, (self._batch,), "step")
+        shape = (self._batch, self._vocabulary)
+        _, arrays = self._ask({"op": "step"}, [ids], 8 * shape[0] * shape[1] + 4096)
+        logits = _one(arrays)
+        if logits.shape != shape:
+            raise SubmissionError(
+                f"the model answered with shape {logits.shape}: expected {shape}, texts and vocabulary"
+            )
+        if logits.dtype.kind != "f":
+            raise SubmissionError(f"the model answered with {logits.dtype} numbers: expected floats")
+        if not np.isfinite(logits).all():
+            raise SubmissionError("the model answered with NaN or infinity as logits")
+        return logits.astype(np.float64)
+
+    def generate(self, prompts: NDArray[np.int64], n: int, stream: bool = True) -> Stream:
+        """n greedy tokens after each prompt, int64 (B, L); with stream=False all come in one frame."""
+        if n < 1 or prompts.ndim != 2 or prompts.size == 0 or not self._vocabulary:
+            raise ValueError(f"generate: expected prompts (B, L), n >= 1, got {prompts.shape}, n = {n}")
+        self._check_ids(prompts, prompts.shape, "generate")
+        self._batch = 0  # a text that `begin` began is over
+        batch, frames = len(prompts), n if stream else 1
+        shape = (batch,) if stream else (batch, n)
+        start, tokens, arrivals = time.perf_counter(), [], []
+        self._send({"op": "generate", "n": n, "stream": stream}, [prompts])
+        for _ in range(frames):
+            _, arrays = self._receive(8 * batch * n + 4096)
+            arrivals.append(time.perf_counter() - start)
+            found = _one(arrays)
+            if found.shape != shape or found.dtype != np.int64:
+                raise SubmissionError(
+                    f"the model answered with {found.dtype} {found.shape} as tokens: expected int64 {shape}"
+                )
+            if found.min() < 0 or found.max() >= self._vocabulary:
+                raise SubmissionError(
+                    f"the model answered with token {int(found.min())} to {int(found.max())}: expected 0 to "
+                    f"{self._vocabulary - 1}"
+                )
+            tokens.append(found.reshape(batch, -1))
+        return Stream(np.concatenate(tokens, axis=1), tuple(arrivals))
+
+    def _check_ids(self, ids: NDArray[np.int64], shape: tuple[int, ...], what: str) -> None:
+        if ids.dtype != np.int64 or ids.shape != shape or ids.size == 0:
+            raise ValueError(f"{what}: expected int64 {shape}, got {ids.dtype} {ids.shape}")
+        if ids.min() < 0 or ids.max() >= self._vocabulary:
+            raise ValueError(f"{what}: expected ids from 0 to {self._vocabulary - 1}, got {ids.max()}")
+
     def peak_memory(self) -> int:
         """Most bytes used so far by the worker and all it started."""
         assert self._process, "Worker: use it in a with block"
@@ -137,17 +215,20 @@ class Worker:
     def _ask(
         self, message: dict[str, Any], arrays: list[NDArray[Any]], most: int
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        assert self._process, "Worker: use it in a with block"
         deadline = time.monotonic() + self._answer_s
-        try:
-            protocol.write(self._to, message, arrays, deadline)
-            answer, results = protocol.read(self._from, most, deadline)
-        except protocol.Closed:
-            raise SubmissionError(self._why_it_ended()) from None
-        except protocol.Late:
-            raise SubmissionError(f"time limit: no answer within {self._answer_s:g} s") from None
-        except protocol.ProtocolError as error:
-            raise SubmissionError(f"the model sent garbage instead of an answer: {error}") from None
+        self._send(message, arrays, deadline)
+        return self._receive(most, deadline)
+
+    def _send(
+        self, message: dict[str, Any], arrays: list[NDArray[Any]], deadline: float | None = None
+    ) -> None:
+        assert self._process, "Worker: use it in a with block"
+        with self._failures():
+            protocol.write(self._to, message, arrays, deadline or time.monotonic() + self._answer_s)
+
+    def _receive(self, most: int, deadline: float | None = None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        with self._failures():
+            answer, results = protocol.read(self._from, most, deadline or time.monotonic() + self._answer_s)
         frameworks = answer.get("frameworks")
         if frameworks:
             names = (
@@ -164,6 +245,18 @@ class Worker:
         ):  # it can only understate; ours is the other one
             self._own_peak = max(self._own_peak, min(peak, self.limits.memory_bytes))
         return answer, results
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What the pipe reports, in words for the student."""
+        try:
+            yield
+        except protocol.Closed:
+            raise SubmissionError(self._why_it_ended()) from None
+        except protocol.Late:
+            raise SubmissionError(f"time limit: no answer within {self._answer_s:g} s") from None
+        except protocol.ProtocolError as error:
+            raise SubmissionError(f"the model sent garbage instead of an answer: {error}") from None
 
     def _why_it_ended(self) -> str:
         assert self._process
@@ -183,6 +276,12 @@ class Worker:
         with contextlib.suppress(OSError, ValueError):  # closed under our hands at the end
             while part := os.read(fd, 65536):
                 self._log += part[: max(0, _LOG_BYTES - len(self._log))]
+
+
+def _one(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(arrays) != 1:
+        raise SubmissionError(f"the model's answer holds {len(arrays)} arrays instead of one")
+    return arrays[0]
 
 
 def _one_line(text: Any) -> str:

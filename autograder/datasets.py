@@ -1,7 +1,8 @@
 """The pictures: CIFAR-10 from its official binary archive, and scikit-learn's digits in the same shape.
+The texts: TinyTalks, which `tinytalks.py` makes anew wherever it is wanted, and files of Q: and A: lines.
 
 Nothing here is ever unpickled. CIFAR-10 is downloaded once (resumed, checked against its published MD5,
-unpacked to a temporary folder and renamed into place); `digits` needs no network at all.
+unpacked to a temporary folder and renamed into place); `digits` and `tinytalks` need no network at all.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from autograder import tinytalks
+from autograder.tinytalks import Dialogue
+
 try:
     import fcntl
 except ImportError:  # Windows has no flock: two downloads at once are then caught by the checksum alone
@@ -34,6 +38,9 @@ except ImportError:  # Windows has no flock: two downloads at once are then caug
 
 NAMES = ("cifar10", "digits")
 SPLITS = ("train", "test", "public", "private")
+TEXT_NAMES = ("tinytalks", "tinytalks-classic")
+TEXT_SPLITS = ("train", "validation", "test", "public", "private")
+TEXT_FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
@@ -53,6 +60,7 @@ _PAUSE_S = 1.0
 _CHUNK = 1 << 18
 _MOST_BYTES = 400_000_000  # no honest archive is larger (the published one has 170 MB)
 _SEED = 1797
+_MOST_TEXT = 64_000_000  # bytes of one text file
 
 
 class DataError(Exception):
@@ -77,6 +85,25 @@ class Split:
 
     def __repr__(self) -> str:
         return f"Split({self.name} {self.split}: {len(self):,} pictures, {len(self.classes)} classes)"
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """Some dialogues. text: all of them, a blank line between two, as the text files have them."""
+
+    dialogues: tuple[Dialogue, ...]
+    name: str
+    split: str
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(dialogue.text for dialogue in self.dialogues) + "\n"
+
+    def __len__(self) -> int:
+        return len(self.dialogues)
+
+    def __repr__(self) -> str:
+        return f"TextSplit({self.name} {self.split}: {len(self):,} dialogues)"
 
 
 def folder() -> Path:
@@ -111,6 +138,59 @@ def load(name: str, split: str, root: str | Path | None = None) -> Split:
     return Split(images, labels, name, split, classes)
 
 
+def load_text(name: str | Path, split: str = "train", root: str | Path | None = None) -> TextSplit:
+    """Read one split of `tinytalks`, of `tinytalks-classic`, or of a file or folder of Q: and A: lines.
+
+    `tinytalks` is made on the spot and is the same everywhere. `tinytalks-classic` is train.txt, val.txt and
+    test.txt in `root` (default: `folder()`) or in `root`/tinytalks; a path names such a folder, or one file
+    that is a split by itself. `public` and `private` are the even and the odd dialogues of `test`. Dialogues
+    of a file have level 0 and no keys. Raises DataError for an unknown name, a missing or a malformed file.
+    """
+    if split not in TEXT_SPLITS:
+        raise DataError(f"no split named {split!r} in {name}: expected one of {', '.join(TEXT_SPLITS)}")
+    if name == "tinytalks":
+        return TextSplit(_tinytalks(split), name, split)
+    if name == "tinytalks-classic":
+        home = Path(root) if root is not None else folder()
+        home = home if (home / TEXT_FILES["train"]).is_file() else home / "tinytalks"
+        if not home.is_dir():
+            raise DataError(
+                f"tinytalks-classic is not in {home}: set TINYTORCH_DATA to a folder with "
+                f"{', '.join(TEXT_FILES.values())}"
+            )
+    else:
+        home = Path(name).expanduser()
+        if home.is_file():
+            return TextSplit(_read_dialogues(home), str(name), split)
+        if not home.is_dir():
+            raise DataError(
+                f"no text named {str(name)!r}: expected {', '.join(TEXT_NAMES)}, or the path of a file or "
+                "folder"
+            )
+    found = _read_dialogues(home / TEXT_FILES[split if split in TEXT_FILES else "test"])
+    if split in ("public", "private"):
+        found = found[0 if split == "public" else 1 :: 2]
+    return TextSplit(found, str(name), split)
+
+
+def write_text(name: str, home: Path) -> list[Path]:
+    """Write the splits of a text to train.txt, val.txt and test.txt in a folder, for `load_text` to read.
+
+    Raises DataError where one of the files is there already.
+    """
+    splits = {home / file: load_text(name, split) for split, file in TEXT_FILES.items()}
+    for path in splits:
+        if path.exists():
+            raise DataError(f"{path} is there already: name another folder")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for path, found in splits.items():
+            path.write_text(found.text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise DataError(f"cannot write to {home}: {error.strerror or error}") from error
+    return list(splits)
+
+
 def fetch(
     name: str,
     progress: bool = True,
@@ -119,11 +199,17 @@ def fetch(
     base_url: str = CIFAR10_URL,
     md5: str = CIFAR10_MD5,
 ) -> Path | None:
-    """Make a data set ready to load; does nothing where it already is. Returns its folder (`digits`: None).
+    """Make a data set ready to load; does nothing where it already is. Returns its folder, or None
+    for `digits` and `tinytalks`, which need none.
 
     The archive is read from `base_url`, resumed where an earlier try stopped, and must have this MD5.
     Raises DataError; a failed download leaves at most a `.part` file that the next call goes on from.
     """
+    if name == "tinytalks":
+        return None
+    if name == "tinytalks-classic":
+        load_text(name, root=root)  # it has no address to fetch it from: it is here or it is not
+        return Path(root) if root is not None else folder()
     _check_name(name)
     if name == "digits":
         _digits()
@@ -184,8 +270,10 @@ def cifar10_fault(root: Path) -> str | None:
 
 
 def _check_name(name: str) -> None:
+    if name in TEXT_NAMES:
+        raise DataError(f"{name} is a text: read it with load_text")
     if name not in NAMES:
-        raise DataError(f"no data set named {name!r}: expected {' or '.join(NAMES)}")
+        raise DataError(f"no data set named {name!r}: expected {', '.join(NAMES + TEXT_NAMES)}")
 
 
 def _size_fault(name: str, size: int) -> str | None:
@@ -365,6 +453,47 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, fresh: Path) -
     assert stream is not None  # a regular file always has one
     with (fresh / inside).open("wb") as out:
         shutil.copyfileobj(stream, out, _CHUNK)
+
+
+# ---- texts
+
+
+@cache
+def _tinytalks(split: str) -> tuple[Dialogue, ...]:
+    if split != "test":
+        return tuple(tinytalks.dialogues(split=split))
+    halves = zip(_tinytalks("public"), _tinytalks("private"), strict=True)
+    return tuple(dialogue for pair in halves for dialogue in pair)
+
+
+def _read_dialogues(path: Path) -> tuple[Dialogue, ...]:
+    try:
+        if path.stat().st_size > _MOST_TEXT:
+            raise DataError(f"{path} has {path.stat().st_size:,} bytes, expected at most {_MOST_TEXT:,}")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: byte {error.start} is none") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    found: list[Dialogue] = []
+    turns: list[tuple[str, str]] = []
+    question: str | None = None
+    for i, line in enumerate([*text.split("\n"), ""], 1):
+        line = line.strip()
+        if line.startswith("Q:") and question is None:
+            question = line[2:].strip()
+        elif line.startswith("A:") and question is not None:
+            turns.append((question, line[2:].strip()))
+            question = None
+        elif line or question is not None:
+            expected = "a line that begins with " + ("A:" if question is not None else "Q: or a blank line")
+            raise DataError(f"{path}, line {i}: expected {expected}, got {line[:40]!r}")
+        elif turns:
+            found.append(Dialogue(0, tuple(turns)))
+            turns = []
+    if not found:
+        raise DataError(f"{path} holds no dialogue: expected lines that begin with Q: and A:")
+    return tuple(found)
 
 
 # ---- digits

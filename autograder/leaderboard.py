@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -28,11 +28,62 @@ SEED_RECORDS = {
     ("vision", "cifar10"): (
         ("seed record 82%", 0.82, None),
         ("seed record 8.2 MB at 92%", 0.92, 8.2e6),
-    )
+    ),
+    # Published by others, weights alone: Y. Li and others, Additive Powers-of-Two Quantization (2020), for
+    # ResNet-20; ResNet-56 with ternary weights; C. Banbury and others, MLPerf Tiny Benchmark (2021), for
+    # ResNet-8 in 8 bits.
+    ("compression", "cifar10"): (
+        ("record 8.2 MB at 92%", 0.92, 8.2e6),
+        ("ResNet-20, 2 bits", 0.9096, 0.07e6),
+        ("3 bits", 0.9249, 0.10e6),
+        ("4 bits", 0.9245, 0.14e6),
+        ("ResNet-56, ternary", 0.9356, 0.21e6),
+        ("MLPerf Tiny ResNet-8, int8", 0.85, 0.098e6),
+    ),
+}
+# What a track is ranked by after its gate, and whether less is better. Vision is ranked by points.
+RANKED_BY = {
+    "language": ("bits_per_byte", True),
+    "speed": ("tokens_per_second", False),
+    "compression": ("size_bytes", True),
 }
 ABOUT = {
     "digits": "1,797 handwritten digits, for a machine without the CIFAR-10 pictures: a far easier task. "
     "Scores, accuracies and speeds on it do not compare with those on CIFAR-10."
+}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f} points"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ms(value: float) -> str:
+    return f"{1000 * value:.1f} ms"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} x"
+
+
+# What a track's table shows beside score, speed and size: heading -> (metric, text).
+COLUMNS: dict[str, dict[str, tuple[str, Callable[[float], str]]]] = {
+    "vision": {"Accuracy": ("accuracy", _percent)},
+    "language": {"Bits/byte": ("bits_per_byte", _two), "Rubric": ("rubric", _two)},
+    "speed": {
+        "To reference": ("ratio_to_reference", _times),
+        "Kept": ("retention", _percent),
+        "p50": ("latency_p50", _ms),
+        "p90": ("latency_p90", _ms),
+    },
+    "compression": {"Accuracy": ("accuracy", _percent), "Lost": ("accuracy_lost", _points)},
 }
 
 
@@ -54,8 +105,9 @@ def results(path: str | Path | None = None) -> dict[str, Any]:
 def sections(exported: dict[str, Any], track: str) -> list[Section]:
     """The boards of a track, a data set each, CIFAR-10 first.
 
-    Graded, valid entries are ranked by points, then accuracy; equals share a rank. Self-reported and
-    reference entries stand among them without a rank, invalid ones at the end.
+    Graded, valid entries are ranked by points, then accuracy, in vision; elsewhere by the track's own figure
+    (RANKED_BY) among those that pass the gate, the others after them by points. Equals share a rank.
+    Self-reported and reference entries stand among them without a rank, invalid ones at the end.
     """
     entries = [entry for entry in exported["entries"] if entry["track"] == track]
     boards = []
@@ -64,7 +116,7 @@ def sections(exported: dict[str, Any], track: str) -> list[Section]:
         ranks: list[int | None] = []
         competing = [e for e in chosen if e["valid"] and e["badge"] == "graded"]
         for entry in chosen:
-            ahead = [other for other in competing if _order(other)[:3] < _order(entry)[:3]]
+            ahead = [other for other in competing if _order(other)[:-1] < _order(entry)[:-1]]
             ranks.append(len(ahead) + 1 if entry in competing else None)
         boards.append(Section(track, dataset, chosen, ranks))
     return boards
@@ -82,15 +134,20 @@ def show(exported: dict[str, Any], track: str) -> str:
 
 def _section(board: Section) -> str:
     about = f"<p>{escape(ABOUT[board.dataset])}</p>" if board.dataset in ABOUT else ""
-    return f"<section><h3>{escape(_dataset(board.dataset))}</h3>{about}{plot(board)}{table(board)}</section>"
+    drawn = "" if rules.track(board.track).text else plot(board)
+    return f"<section><h3>{escape(_dataset(board.dataset))}</h3>{about}{drawn}{table(board)}</section>"
 
 
 def table(board: Section) -> str:
     """The ranking as an HTML table; on a narrow screen each entry becomes a card."""
-    heads = ("Rank", "Name", "Score", "Accuracy", "Speed", "Size", "Memory", "Badge", "Date")
+    columns = COLUMNS[board.track]
+    heads = ("Rank", "Name", "Score", *columns, "Speed", "Size", "Memory", "Badge", "Date")
     rows = [_row(entry, rank, heads) for entry, rank in zip(board.entries, board.ranks, strict=True)]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, accuracy with its 95% interval"
+    which = next(iter(columns)).lower()
+    caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, {which} with its 95% interval"
+    if board.track == "speed":
+        caption = f"{board.track}, {_dataset(board.dataset)}: score out of 100, speed over 16 texts at once"
     return (
         f'<table class="ranking"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
@@ -197,8 +254,25 @@ def render(exported: Path, page: Path, notebook: Path = NOTEBOOK) -> Path:
 # ---- parts of table and plot
 
 
-def _order(entry: dict[str, Any]) -> tuple[bool, float, float, str]:
-    return (not entry["valid"], -entry["points"], -(_accuracy(entry) or 0.0), entry["name"])
+def _order(entry: dict[str, Any]) -> tuple[bool, float, float, float, str]:
+    """Invalid entries last, then by the track's own figure, points and accuracy; the name ends ties."""
+    return (
+        not entry["valid"],
+        _own_figure(entry),
+        -entry["points"],
+        -(_accuracy(entry) or 0.0),
+        entry["name"],
+    )
+
+
+def _own_figure(entry: dict[str, Any]) -> float:
+    metric, less = RANKED_BY.get(entry["track"], ("", True))
+    figure = entry["metrics"].get(metric)
+    if not metric:
+        return 0.0
+    if figure is None or not entry["metrics"].get("gate_passed"):
+        return math.inf
+    return float(figure if less else -figure)
 
 
 def _accuracy(entry: dict[str, Any]) -> float | None:
@@ -207,10 +281,6 @@ def _accuracy(entry: dict[str, Any]) -> float | None:
 
 def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
     metrics = entry["metrics"]
-    accuracy = _figure(metrics.get("accuracy"), lambda v: f"{100 * v:.1f}%")
-    if metrics.get("accuracy_interval") and metrics.get("accuracy") is not None:
-        low, high = (100 * bound for bound in metrics["accuracy_interval"])
-        accuracy += f' <span class="interval">{low:.1f} to {high:.1f}</span>'
     badge = f'<span class="badge {entry["badge"]}">{escape(entry["badge"])}</span>'
     if entry["sandbox"] not in ("bubblewrap", "none"):
         badge += f' <span class="level">sandbox: {escape(entry["sandbox"])}</span>'
@@ -222,8 +292,8 @@ def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
         str(rank) if rank is not None else '<span title="out of competition">-</span>',
         name,
         f"{entry['points']:.1f}",
-        accuracy,
-        _figure(metrics.get("images_per_second"), lambda v: f"{v:,.0f} images/s"),
+        *(_measured(metrics, key, text) for key, text in COLUMNS[entry["track"]].values()),
+        _speed(metrics),
         _figure(metrics.get("size_bytes"), _size),
         _figure(metrics.get("memory_bytes"), lambda v: f"{v / 1e6:,.0f} MB"),
         badge,
@@ -237,12 +307,30 @@ def _figure(value: float | None, text: Any) -> str:
     return "-" if value is None else text(value)
 
 
+def _measured(metrics: dict[str, Any], key: str, text: Callable[[float], str]) -> str:
+    """A figure, and under it its interval where it has one."""
+    shown = _figure(metrics.get(key), text)
+    bounds = metrics.get(f"{key}_interval")
+    if bounds and metrics.get(key) is not None:
+        low, high = (text(bound).rstrip("%") for bound in bounds)
+        shown += f' <span class="interval">{low} to {high}</span>'
+    return shown
+
+
+def _speed(metrics: dict[str, Any]) -> str:
+    for key, unit in (("images_per_second", "images/s"), ("tokens_per_second", "tokens/s")):
+        if metrics.get(key) is not None:
+            return f"{metrics[key]:,.0f} {unit}"
+    return "-"
+
+
 def _size(size: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _dataset(name: str) -> str:
-    return {"cifar10": "CIFAR-10", "digits": "Digits (offline stand-in)"}.get(name, name)
+    names = {"cifar10": "CIFAR-10", "digits": "Digits (offline stand-in)", "tinytalks": "TinyTalks"}
+    return names.get(name, name)
 
 
 def _axes(

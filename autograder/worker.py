@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +54,107 @@ def _main(submission: str, tinytorch_parent: str) -> None:
             message, arrays = protocol.read(requests)
         except protocol.Closed:
             return
-        try:
-            answer, results = _serve(message, arrays, served)
-        except BaseException as error:  # SystemExit and the like too: every failure is an answer
-            answer, results = {"error": _explain(error, (submission, tinytorch_parent))}, []
-        answer["frameworks"] = sorted(hook.asked)
-        answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        protocol.write(answers, answer, results)
+        frames = _serve(message, arrays, served)
+        while True:
+            try:
+                answer, results = next(frames)
+            except StopIteration:
+                break
+            except BaseException as error:  # SystemExit and the like too: every failure is an answer
+                answer, results = {"error": _explain(error, (submission, tinytorch_parent))}, []
+            answer["frameworks"] = sorted(hook.asked)
+            answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            protocol.write(answers, answer, results)
 
 
 def _serve(
     message: dict[str, Any], arrays: list[Any], served: dict[str, Any]
-) -> tuple[dict[str, Any], list[Any]]:
+) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """The frames that answer one request: one, but for a streamed generation, which has one a token."""
     if message["op"] == "load":
         tinytorch = importlib.import_module("tinytorch")  # the student's own
         model = tinytorch.load(message["path"])
         model.eval()
         served.update(model=model, tensor=tinytorch.Tensor, no_grad=tinytorch.no_grad)
         sizes = [int(np.prod(np.shape(_array(p)))) for p in model.parameters()]
-        return {"parameters": sum(sizes)}, []
-    if message["op"] == "predict":
+        yield {"parameters": sum(sizes)}, []
+    elif message["op"] == "predict":
         images = arrays[0]
         if images.dtype == np.uint8:
             images = images.astype(np.float32) / np.float32(255)
         with served["no_grad"]():
-            return {}, [_plain(_array(served["model"](served["tensor"](images))))]
-    raise ValueError(f"unknown request {message['op']!r}")
+            yield {}, [_plain(_array(served["model"](served["tensor"](images))))]
+    elif message["op"] == "begin":
+        served.update(decoder=_decoder(served, message["batch"]), started=False)
+        yield {}, []
+    elif message["op"] == "step":
+        with served["no_grad"]():
+            logits = _next(served, arrays[0][:, None] if not served["started"] else arrays[0])
+        served["started"] = True
+        yield {}, [_plain(logits)]
+    elif message["op"] == "generate":
+        yield from _generate(served, arrays[0], message["n"], message["stream"])
+    else:
+        raise ValueError(f"unknown request {message['op']!r}")
+
+
+def _generate(
+    served: dict[str, Any], prompts: Any, n: int, stream: bool
+) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """The likeliest token after each text, n times: (B,) a frame where streamed, else all (B, n) in one."""
+    served["decoder"] = _decoder(served, len(prompts))
+    tokens: list[Any] = []
+    for _ in range(n):
+        with served["no_grad"]():
+            logits = _next(served, tokens[-1] if tokens else prompts)
+        tokens.append(np.argmax(_plain(logits), axis=-1).astype(np.int64))
+        if stream:
+            yield {}, [tokens[-1]]
+    if not stream:
+        yield {}, [np.stack(tokens, axis=1)]
+
+
+def _next(served: dict[str, Any], ids: Any) -> Any:
+    """Logits (B, V) after the texts `ids` (B, T), or after one more token (B,) of each."""
+    decoder = served["decoder"]
+    return _array(decoder.prefill(ids) if ids.ndim == 2 else decoder.step(ids))
+
+
+def _decoder(served: dict[str, Any], batch: int) -> Any:
+    """A decoder of so many texts at a time, empty: the model's own, tinytorch's, or the model itself."""
+    if served.get("batch") == batch and hasattr(served["decoder"], "reset"):
+        served["decoder"].reset()
+        return served["decoder"]
+    model, tinytorch = served["model"], importlib.import_module("tinytorch")
+    served["batch"] = batch
+    if hasattr(model, "decoder"):
+        return model.decoder(batch)
+    if hasattr(tinytorch, "Decoder"):
+        try:
+            return tinytorch.Decoder(model, batch)
+        except Exception as error:  # it is made for one kind of model, and there are others
+            print(f"tinytorch.Decoder does not take this model ({error}): decoding without a cache")
+    return _Uncached(model, batch)
+
+
+class _Uncached:
+    """The model itself, which reads the whole text anew for every token: works for every language model."""
+
+    def __init__(self, model: Any, batch: int) -> None:
+        self.model, self.ids = model, np.zeros((batch, 0), np.int64)
+
+    def prefill(self, ids: Any) -> Any:
+        self.ids = ids
+        return self._logits()
+
+    def step(self, ids: Any) -> Any:
+        self.ids = np.concatenate([self.ids, ids[:, None]], axis=1)
+        return self._logits()
+
+    def _logits(self) -> Any:
+        context = getattr(self.model, "context", None)
+        seen = self.ids[:, -context:] if isinstance(context, int) else self.ids
+        return _array(self.model(seen))[:, -1]
 
 
 def _array(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from small_course import Tito
 from submissions import submission
+from texts import VOCABULARY, text_submission
 
 from autograder import datasets, rules, sandbox
 from tito import benchmark, workspace
@@ -58,6 +60,46 @@ def test_size_counts_surplus_code(tito: Tito, entry: Path) -> None:
     code = (entry / "tinytorch" / "__init__.py").stat().st_size
     assert tito.json("benchmark", "size", "--model", model)["size_bytes"] == size + code
     assert f"({size + code:,} bytes; the limit is 50 MB)" in tito("benchmark", "size", "--model", model)
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A language model, to be measured quickly."""
+    whole = datasets.load_text
+    monkeypatch.setattr(
+        datasets, "load_text", lambda *a: dataclasses.replace(whole(*a), dialogues=whole(*a).dialogues[:20])
+    )
+    return text_submission(tmp_path / "text") / "model.safetensors"
+
+
+def test_a_language_model_is_read_token_by_token(tito: Tito, words: Path) -> None:
+    record = tito.json("benchmark", "accuracy", "--model", words, "--dataset", "tinytalks")
+    low, high = record["bits_per_byte_interval"]
+    assert low < record["bits_per_byte"] < high and 0 < record["next_token_accuracy"] < 1
+    assert (record["n"], record["dataset"], record["parameters"]) == (20, "tinytalks", VOCABULARY**2)
+    out = tito("benchmark", "accuracy", "--model", words, "--split", "public")  # the tokenizer tells which
+    assert "bits/byte" in out and "20 dialogues of tinytalks public" in out
+    assert "MB at most" in tito("benchmark", "memory", "--model", words)
+    both = words.stat().st_size + words.with_name("tokenizer.json").stat().st_size
+    assert tito.json("benchmark", "size", "--model", words)["size_bytes"] == both
+
+
+def test_speed_of_a_language_model(tito: Tito, words: Path) -> None:
+    shared = ("benchmark", "speed", "--model", words, "--seconds", "0")
+    record = tito.json(*shared, "--input-length", "512")
+    low, high = record["speed_interval"]
+    assert 0 < low <= record["tokens_per_second"] <= high and record["input_length"] == 512
+    assert 0 < record["latency_p50"] <= record["latency_p90"] and record["first_token"] > 0
+    out = tito(*shared)
+    assert "16 texts of 128 tokens, 64 of them new" in out and "ms a token" in out
+    assert "leave no prompt" in tito.refuses(*shared, "--input-length", "10")
+    words.with_name("tokenizer.json").write_text("{}")
+    assert "tokenizer.json has the type" in tito.refuses(*shared)
+
+
+def test_input_length_is_of_texts(tito: Tito, entry: Path) -> None:
+    shared = ("benchmark", "speed", "--model", entry / "model.safetensors", "--dataset", "digits")
+    assert "is for language models" in tito.refuses(*shared, "--input-length", "512")
 
 
 def test_network_beside_the_model_is_used(tito: Tito, entry: Path) -> None:

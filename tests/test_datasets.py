@@ -378,7 +378,7 @@ def tito(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 def test_the_command_line_lists_and_fetches(
     tito: Tito, server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    cifar10, digits = tito.json("data", "list")["sets"]
+    cifar10, digits, *_ = tito.json("data", "list")["sets"]
     assert not cifar10["available"] and "tito data fetch cifar10" in cifar10["reason"]
     assert (digits["train"], digits["test"]) == (1297, 500)
     assert "digits is ready" in tito("data", "fetch", "digits")

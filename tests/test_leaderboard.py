@@ -121,3 +121,34 @@ def test_notebook_reads_nothing_but_the_export(tmp_path):
     assert "open(" not in code and all(not cell.get("outputs") for cell in notebook["cells"])
     with pytest.raises(GradingError, match="tito export"):
         leaderboard.render(tmp_path / "none.json", tmp_path / "page.html")
+
+
+def of_track(track, name, **metrics):
+    made = entry(name, None, 1e6, metrics.pop("points", 50.0), dataset="tinytalks")
+    made["metrics"] = {"size_bytes": 1e6, "gate_passed": True, **metrics}
+    return {**made, "track": track, "assignment": track}
+
+
+def test_speed_is_ranked_by_tokens_a_second_after_the_gate():
+    entries = [
+        of_track("speed", "slow", tokens_per_second=150.0, retention=1.0, points=80.0),
+        of_track("speed", "quick", tokens_per_second=900.0, retention=0.97, latency_p50=0.0012),
+        of_track("speed", "careless", tokens_per_second=5000.0, retention=0.5, gate_passed=False),
+    ]
+    (board,) = leaderboard.sections({"entries": entries}, "speed")
+    assert [e["name"] for e in board.entries] == ["quick", "slow", "careless"] and board.ranks == [1, 2, 3]
+    page = leaderboard.show({"entries": entries}, "speed")
+    for text in ("900 tokens/s", "97.0%", "1.2 ms", "Kept", "TinyTalks"):
+        assert text in page
+    assert "<svg" not in page  # there is no accuracy to draw against size
+
+
+def test_language_is_ranked_by_bits_per_byte_and_less_is_better():
+    entries = [
+        of_track("language", "worse", bits_per_byte=0.71, rubric=0.9, points=80.0),
+        of_track("language", "better", bits_per_byte=0.52, bits_per_byte_interval=[0.5, 0.54], rubric=0.8),
+    ]
+    (board,) = leaderboard.sections({"entries": entries}, "language")
+    assert [e["name"] for e in board.entries] == ["better", "worse"]
+    table = leaderboard.table(board)
+    assert "0.52" in table and "0.50 to 0.54" in table and "Rubric" in table

@@ -15,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from small_course import Tito
 from submissions import submission
+from texts import text_submission
 
 from autograder import measure, rules
 from tito import olympics, workspace
@@ -55,7 +56,9 @@ def test_rules_come_from_the_table(tito: Tito) -> None:
     for words in (rules.TRACKS["vision"].task, "80%", "accuracy 40", "8 MB 0.50", "no PyTorch"):
         assert words in out
     assert tito.json("olympics", "rules")["points"]["innovation"] == 10
-    assert "not open yet" in tito.refuses("olympics", "rules", "--track", "language")
+    for track, words in (("language", "bits/byte"), ("speed", "kept"), ("compression", "points lost")):
+        out = tito("olympics", "rules", "--track", track)
+        assert words in out and rules.TRACKS[track].gate in out
     assert "no track" in tito.refuses("olympics", "rules", "--track", "chess")
 
 
@@ -179,6 +182,23 @@ def test_what_cannot_be_handed_in(
         target.write_bytes(content)
     assert words in tito.refuses("olympics", "submit")
     assert not (ws.root / "submissions").exists()
+
+
+def test_a_text_track_packs_its_tokenizer(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
+    entry = text_submission(tmp_path / "text")
+    place = ws.root / "language"
+    place.mkdir()
+    nb = new_notebook(cells=[new_code_cell("#| export\n" + (entry / "network.py").read_text())])
+    nbformat.write(nb, ws.notebook("language"))
+    for name in ("model.safetensors", "training.json"):
+        shutil.copyfile(entry / name, place / name)
+    shutil.copyfile(entry / "tinytorch" / "__init__.py", ws.package / "__init__.py")
+    hand = ("olympics", "submit", "--track", "language", "--student", "ada")
+    assert "tokenizer.json is missing" in tito.refuses(*hand)
+    (place / "tokenizer.json").write_text('{"format": 2}')
+    assert "not a tokenizer that the grader reads" in tito.refuses(*hand)
+    shutil.copyfile(entry / "tokenizer.json", place / "tokenizer.json")
+    assert "tokenizer.json" in zipfile.ZipFile(tito.json(*hand)["zip"]).namelist()
 
 
 def test_a_student_name_cannot_leave_the_folder(tito: Tito, ws: Workspace) -> None:

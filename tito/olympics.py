@@ -26,7 +26,7 @@ import typer
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from autograder import datasets, rules, scorer, scores
+from autograder import datasets, rules, scorer, scores, tokenizer
 from autograder.client import SubmissionError, Worker
 from tito import benchmark, notebook, workspace
 from tito.exporter import export_text, is_export, write_text
@@ -34,11 +34,12 @@ from tito.notebook import TitoError, home
 from tito.workspace import Workspace
 
 MODEL = "model.safetensors"
+TOKENIZER = "tokenizer.json"
 STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 app = typer.Typer(no_args_is_help=True, help="The tracks: begin one, read its rules, hand in, see the board.")
 
-TrackOption = Annotated[str, typer.Option("--track", help="vision")]
+TrackOption = Annotated[str, typer.Option("--track", help="vision, language, speed or compression")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
@@ -123,12 +124,9 @@ def leaderboard(
 
 def _rule(track: str) -> rules.Track:
     try:
-        rule = rules.track(track)
+        return rules.track(track)
     except ValueError as error:
         raise TitoError(str(error)) from error
-    if not rule.ramps:
-        raise TitoError(f"the {track} track is not open yet: expected vision")
-    return rule
 
 
 def rules_text(rule: rules.Track) -> str:
@@ -140,6 +138,7 @@ def rules_text(rule: rules.Track) -> str:
         f"  limits    {rule.limit_text}",
         f"  machine   {rule.machine_class}, batch {rule.batch}",
         f"  ranking   {rule.ranking}",
+        f"  divisions {', '.join(rule.divisions)}",
         "  points    " + ", ".join(f"{name} {most}" for name, most in rule.points.items()),
     ]
     lines += [f"  note      {note}" for note in rule.notes]
@@ -147,7 +146,9 @@ def rules_text(rule: rules.Track) -> str:
     for dataset, ramps in rule.ramps.items():
         lines.append(f"  What a figure is worth on {dataset}, as a share of its points:")
         for name, ramp in ramps.items():
-            steps = ", ".join(f"{scores.show(name, figure)} {share:.2f}" for figure, share in ramp.points)
+            steps = ", ".join(
+                f"{scores.show(ramp.unit, figure)} {share:.2f}" for figure, share in ramp.points
+            )
             how = "between them by the logarithm" if ramp.logarithmic else "linear between them"
             lines.append(f"    {name:<9} {steps} ({how})")
     return "\n".join(lines)
@@ -187,10 +188,20 @@ def board(path: Path, track: str) -> list[dict[str, Any]]:
 
 
 def _figures(metrics: dict[str, Any]) -> str:
-    names = {"accuracy": "accuracy", "images_per_second": "speed", "size_bytes": "size"}
     return ", ".join(
-        scores.show(name, metrics[key]) for key, name in names.items() if metrics.get(key) is not None
+        scores.show(unit, metrics[key]) for key, unit in _UNITS.items() if metrics.get(key) is not None
     )
+
+
+_UNITS = {
+    "accuracy": "share",
+    "accuracy_lost": "points lost",
+    "retention": "kept",
+    "bits_per_byte": "bits/byte",
+    "images_per_second": "images/s",
+    "tokens_per_second": "tokens/s",
+    "size_bytes": "bytes",
+}
 
 
 # ---- hand in
@@ -235,13 +246,25 @@ def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
     if not modules:
         raise TitoError(f"{ws.package} holds no module yet: `tito module complete 01` builds the first")
     target.mkdir(parents=True)
-    for path in (ws.notebook(rule.name), model, source / "training.json"):
+    words = [source / TOKENIZER] if rule.text else []
+    for path in words:
+        _check_tokenizer(path)
+    for path in (ws.notebook(rule.name), model, source / "training.json", *words):
         shutil.copyfile(path, target / path.name)
     benchmark.copy_package(ws.package, target / "tinytorch")
     if any(is_export(cell) for cell in nb.cells):
         write_text(target / "network.py", network_text(nb, rule.name))
     elif (source / "network.py").is_file():
         shutil.copyfile(source / "network.py", target / "network.py")
+
+
+def _check_tokenizer(path: Path) -> None:
+    if not path.is_file():
+        raise TitoError(f"{path} is missing: the notebook's save cell writes it")
+    try:
+        tokenizer.load(path)
+    except tokenizer.TokenizerError as error:
+        raise TitoError(f"{path} is not a tokenizer that the grader reads: {error}") from error
 
 
 def _check_training(path: Path, limits: rules.Limits) -> None:
@@ -326,9 +349,9 @@ def _zip(files: Sequence[Path], packed: Path, archive: Path) -> None:
 # ---- for track notebooks
 
 
-def dataset() -> str:
-    """The data set a notebook works on: cifar10 where it is on this machine, digits otherwise."""
-    return datasets.usual()
+def dataset(track: str = "vision") -> str:
+    """The data set a notebook works on: of pictures cifar10 where it is on this machine, digits otherwise."""
+    return rules.track(track).dataset(datasets.usual())
 
 
 def folder(track: str) -> Path:
@@ -433,46 +456,52 @@ def grade_cell(track: str, dimension: str) -> float:
 
 
 def _figure(result: scorer.Result, dimension: str) -> str:
-    metrics = result.metrics
+    metrics, rule = result.metrics, rules.track(result.track)
+    if dimension == "accuracy" and rule.metric != "accuracy":
+        text = f"accuracy {scores.show(rule.ramps[result.dataset]['accuracy'].unit, metrics[rule.metric])}"
+        return text + (f", rubric {metrics['rubric']:.2f}" if "rubric" in rule.gates else "")
     if dimension == "accuracy":
         low, high = metrics["accuracy_interval"]
         return f"accuracy {100 * metrics['accuracy']:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f})"
     if dimension == "speed":
         low, high = metrics["speed_interval"]
-        rate = scores.show("speed", metrics["images_per_second"])
+        rate = scores.show(rule.ramps[result.dataset]["speed"].unit, metrics[rule.rate])
         return f"speed {rate} (95% interval {low:,.0f} to {high:,.0f})"
     if dimension == "size":
-        return f"size {scores.show('size', metrics['size_bytes'])} ({metrics['size_bytes']:,} bytes)"
+        return f"size {scores.show('bytes', metrics['size_bytes'])} ({metrics['size_bytes']:,} bytes)"
     return f"code quality {metrics['quality']:.2f} of 1"
 
 
 def _gate(rule: rules.Track, result: scorer.Result) -> str:
-    gate = rule.ramps[result.dataset]["accuracy"].gate[0]
-    passed = "passed" if result.metrics["accuracy"] >= gate else "not passed"
-    return f"{scores.show('accuracy', gate)} on {result.dataset}, {passed}"
+    ramp = rule.ramps[result.dataset]["accuracy"]
+    passed = "passed" if result.metrics["gate_passed"] else "not passed"
+    return f"{scores.show(ramp.unit, ramp.gate[0])} on {result.dataset}, {passed}"
 
 
 def _measured(rule: rules.Track) -> scorer.Result:
     """The result for the files as they are now."""
     place, package = folder(rule.name), home() / "tinytorch"
-    files = [place / MODEL, place / "network.py", place / "training.json", *sorted(package.rglob("*.py"))]
+    beside = [place / name for name in ("network.py", "training.json", TOKENIZER)]
+    files = [place / MODEL, *beside, *sorted(package.rglob("*.py"))]
     if not files[0].is_file():
         raise TitoError(f"there is no {MODEL} yet, the save cell writes it")
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes() if path.is_file() else b"-")
-    key = (rule.name, dataset(), digest.hexdigest())
+    data = dataset(rule.name)
+    key = (rule.name, data, digest.hexdigest())
     if key not in _RESULTS:
         with tempfile.TemporaryDirectory(prefix="grade-") as scratch:
             staged = Path(scratch)
-            for path in files[:3]:
+            for path in files[:4]:
                 if path.is_file():
                     shutil.copyfile(path, staged / path.name)
             benchmark.copy_package(package, staged / "tinytorch")
             _RESULTS.clear()
-            _RESULTS[key] = scorer.score(
-                rule.name, staged, dataset(), "public", official=False, budget_s=10.0
-            )
+            try:
+                _RESULTS[key] = scorer.score(rule.name, staged, data, "public", official=False, budget_s=10.0)
+            except ValueError as error:  # the course's entry is not on this machine
+                raise TitoError(str(error)) from error
     return _RESULTS[key]
 
 

@@ -7,15 +7,13 @@ The entry runs as a submission does: in the sandbox, with the package that `tito
 
 import argparse
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
-from autograder import sandbox, scorer
+from autograder import rules, sandbox, scorer, staging
 from tito.exporter import write_text
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
 
 
 def main():
@@ -28,20 +26,14 @@ def main():
     args = parser.parse_args()
     entry = HERE / args.track
     with tempfile.TemporaryDirectory() as folder:
-        submission = Path(folder) / args.track
-        submission.mkdir()
-        for name in ("model.safetensors", "network.py", "training.json"):
-            shutil.copyfile(entry / name, submission / name)
-        shutil.copytree(
-            REPOSITORY / "tinytorch", submission / "tinytorch", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        result = scorer.score(args.track, submission, args.dataset, args.split, level=sandbox.best_level())
+        submission = staging.course_entry(args.track, Path(folder) / args.track)
+        dataset = rules.track(args.track).dataset(args.dataset)
+        result = scorer.score(args.track, submission, dataset, args.split, level=sandbox.best_level())
     if not result.valid:
         raise SystemExit(f"score.py: the entry is INVALID: {'; '.join(result.reasons)}")
     write_text(entry / "result.json", json.dumps(result.to_dict(), indent=1, sort_keys=True) + "\n")
-    print(
-        f"{entry / 'result.json'}: accuracy {result.metrics['accuracy']:.4f}, {result.total:.1f} of 90 points"
-    )
+    metric = rules.track(args.track).metric
+    print(f"{entry / 'result.json'}: {metric} {result.metrics[metric]:.4f}, {result.total:.1f} of 90 points")
     for reason in result.reasons:
         print(f"  {reason}")
 
