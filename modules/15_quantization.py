@@ -714,7 +714,7 @@ class Quantized(Wrapped):
 
 
 # %% [markdown]
-# `RoundedLayer` comes in section 9. Until then there are no activations to round. Before `quantize` a helper: a
+# `RoundedLayer` comes in section 8. Until then there are no activations to round. Before `quantize` a helper: a
 # model that lesson 15 or 16 has wrapped for training gives its plain form with `dense()`.
 
 
