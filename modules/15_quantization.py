@@ -390,9 +390,9 @@ class StoredLayer(Module):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.layer, name)
 
-    def forward(self, x):
+    def forward(self, *args, **kwargs):
         """What the layer computes with the decoded weight."""
-        return self.ready()(x)
+        return self.ready()(*args, **kwargs)
 
 
 # %% [markdown]
@@ -714,7 +714,7 @@ class Quantized(Wrapped):
 
 
 # %% [markdown]
-# `RoundedLayer` comes in section 9. Until then there are no activations to round. Before `quantize` a helper: a
+# `RoundedLayer` comes in section 8. Until then there are no activations to round. Before `quantize` a helper: a
 # model that lesson 15 or 16 has wrapped for training gives its plain form with `dense()`.
 
 
@@ -1158,11 +1158,11 @@ class FakeQuantized(Module):
     def __init__(self, layer, bits):
         self.layer, self.bits = layer, bits
 
-    def forward(self, x):
+    def forward(self, *args, **kwargs):
         """What the layer computes with the rounded weight."""
         layer = copy.copy(self.layer)
         layer.weight = fake_quantize(self.layer.weight, self.bits)
-        return layer(x)
+        return layer(*args, **kwargs)
 
     def __getattr__(self, name):
         if name.startswith("_") or "layer" not in vars(self):

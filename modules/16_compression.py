@@ -310,13 +310,13 @@ class SparseLayer(StoredLayer):
         """The weight as a dense array."""
         return scatter_forward(self.values.data, self.positions(), self.shape)
 
-    def forward(self, x):
+    def forward(self, *args, **kwargs):
         """What the layer computes with the weight; gradients reach the values."""
         if not (is_grad_enabled() and self.values.requires_grad):
-            return super().forward(x)
+            return super().forward(*args, **kwargs)
         layer = copy.copy(self.layer)
         layer.weight = apply(scatter_forward, self.values, positions=self.positions(), shape=self.shape)
-        return layer(x)
+        return layer(*args, **kwargs)
 
     def dense(self):
         """The layer as it was, its weight dense again."""

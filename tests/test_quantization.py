@@ -25,6 +25,7 @@ from tinytorch import (
     manual_seed,
     no_grad,
     prepare_qat,
+    prune,
     quantize,
     save,
 )
@@ -67,8 +68,8 @@ class Table(Module):
     def __init__(self, rows, width):
         self.weight = Tensor(np.random.default_rng(0).standard_normal((rows, width)), requires_grad=True)
 
-    def forward(self, ids):
-        return self.weight[np.asarray(ids, dtype=int)]
+    def forward(self, ids, shift=0):
+        return self.weight[np.asarray(ids, dtype=int) + shift]
 
 
 class Network(Module):
@@ -403,6 +404,19 @@ def test_qat_copies_and_leaves_the_model_alone():
     model(Tensor(np.ones((1, 3)))).sum().backward()
     assert net.weight.grad is None and type(net) is Linear
     np.testing.assert_array_equal(model.dense().weight.data, net.weight.data)
+
+
+def test_layers_with_several_arguments():
+    table, ids = Table(9, 4), np.arange(5)
+    for model in (
+        quantize(table, bits=8),
+        prune(table, 0),
+        prune(quantize(table, bits=8), 0),
+        prepare_qat(table),
+    ):
+        wanted = answers(table, ids + 3)
+        for got in (model(ids, 3).numpy(), model(ids, shift=3).numpy()):
+            np.testing.assert_allclose(got, wanted, atol=0.02)
 
 
 # ---- errors, one line each

@@ -161,9 +161,9 @@ class StoredLayer(Module):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self.layer, name)
 
-    def forward(self, x):
+    def forward(self, *args, **kwargs):
         """What the layer computes with the decoded weight."""
-        return self.ready()(x)
+        return self.ready()(*args, **kwargs)
 
 
 class QuantizedLayer(StoredLayer):
@@ -506,11 +506,11 @@ class FakeQuantized(Module):
     def __init__(self, layer, bits):
         self.layer, self.bits = layer, bits
 
-    def forward(self, x):
+    def forward(self, *args, **kwargs):
         """What the layer computes with the rounded weight."""
         layer = copy.copy(self.layer)
         layer.weight = fake_quantize(self.layer.weight, self.bits)
-        return layer(x)
+        return layer(*args, **kwargs)
 
     def __getattr__(self, name):
         if name.startswith("_") or "layer" not in vars(self):
