@@ -114,10 +114,11 @@ class Worker:
     ) -> None:
         if self._process:
             self._process.close()
+            self._drainer.join(1.0)
 
     @property
     def log(self) -> str:
-        """The first 64 KiB of what the submission printed."""
+        """The first 64 KiB of what the submission printed; all of it once the worker has ended."""
         return self._log.decode(errors="replace")
 
     def load(self, model_path: str | Path, vocabulary: int = 0) -> dict[str, Any]:

@@ -150,6 +150,23 @@ def test_slow_models_get_fewer_rounds():
     assert len(found.samples) == measure.LEAST_ROUNDS
 
 
+def test_bad_luck_in_the_first_rounds_is_not_kept_answers():
+    """Regression: on a busy machine three rounds made an honest entry INVALID; suspicion now asks for all."""
+    clock, pictures_of_the_split = Clock(), {image.tobytes() for image in DATA.images}
+    model, left = honest(clock, 1.0), [3 * len(DATA.images)]
+
+    def predict(images):
+        before = clock.now
+        answer = model(images)
+        if images[0].tobytes() in pictures_of_the_split and clock.now > 2 * len(DATA.images) and left[0] > 0:
+            clock.now, left[0] = before + 0.5 * (clock.now - before), left[0] - len(images)
+        return answer
+
+    _, found = run(predict, clock, budget_s=10)
+    assert found.known[0] > measure.CACHE_RATIO * found.samples[0], "the test plants no bad luck"
+    assert found.faults == [] and len(found.samples) > measure.LEAST_ROUNDS
+
+
 def test_wilson():
     assert measure.wilson(8, 10) == pytest.approx((0.4901, 0.9433), abs=1e-4)  # statsmodels: the same figures
     assert measure.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)

@@ -24,7 +24,8 @@ def no_linters(monkeypatch):
 def ask(folder, images=DATA.images[:7], **options):
     with client.Worker(folder, **options) as worker:
         info = worker.load(folder / "model.safetensors")
-        return info, worker.predict(images), worker.peak_memory(), worker.log
+        logits, peak = worker.predict(images), worker.peak_memory()
+    return info, logits, peak, worker.log
 
 
 def failure(folder, network, **options) -> str:
