@@ -86,10 +86,26 @@ def attempt(function, *args, **kwargs):
 #
 # `__new__` runs before `__init__`. Here it notes the arguments, so that a file can say later how to build the
 # same module again. `training` is a class attribute: every module starts with it and may get its own.
+#
+# `module(x)` goes through `__call__`, which only calls `forward`. The detour is a seam: lesson 14 plugs a stopwatch in
+# there.
 
 
 # %%
 #| export
+_caller = None
+
+
+def set_caller(call):
+    """Lesson 14 plugs in here: `call(module, args, kwargs)` runs every module and returns its result.
+
+    None, as at the start, calls `forward` directly. Returns the caller before, to put it back.
+    """
+    global _caller
+    before, _caller = _caller, call
+    return before
+
+
 class Module:
     """A function with parameters: a subclass makes its parts in `__init__` and computes in `forward`.
 
@@ -110,7 +126,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward method: write one")
 
     def __call__(self, *args, **kwargs):
-        return self.forward(*args, **kwargs)
+        return self.forward(*args, **kwargs) if _caller is None else _caller(self, args, kwargs)
 
     def _attributes(self):
         """Names and values of all attributes; an entry i of a list `name` is called `name.i`."""
