@@ -158,7 +158,7 @@ conv_agrees((3, 4, 5, 6), (2, 4, 1, 3), padding=1)
 # %% [markdown]
 # ### Exercise: attention
 # Attention is two products for each head: queries (T, D) with keys (S, D), then shares (T, S) with values (S, D). The mask is
-# not counted as a saving, as in PyTorch's counter: whether masked entries are skipped is up to the kernel. `q` is
+# not counted as a saving, as usual in papers: whether masked entries are skipped is up to the kernel. `q` is
 # (B, H, T, D), `k` and `v` are (B, H, S, D).
 
 # %% nbgrader={"grade_id": "attention-flops", "solution": true}
