@@ -173,8 +173,10 @@ class Linear(Module):
         in_features = self.weight.shape[1]
         if x.ndim < 2 or x.shape[-1] != in_features:
             raise ValueError(f"Linear: expected an input of shape (..., B, {in_features}), got {x.shape}")
+        lead, x = x.shape[:-1], x.reshape(-1, in_features)  # one large product, not one for each matrix
         y = x @ self.weight.T
-        return y if self.bias is None else y + self.bias
+        y = y if self.bias is None else y + self.bias
+        return y.reshape(*lead, self.weight.shape[0])
 
 
 class Dropout(Module):
