@@ -219,14 +219,14 @@ assert wide > 2 * narrow, f"expected 99 % to be far wider than 50 %, got {wide:.
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ### Exercise: `spread`
+# ### Exercise: `relative_spread`
 # One number for how noisy the samples are: the width of the middle half, from the 25 % to the 75 % quantile, divided by
 # the median. 0.02 means that half of all samples lie within about 1 % of the middle. Unlike the standard
 # deviation it does not care how far out the one sample is during which a backup started.
 
-# %% nbgrader={"grade_id": "spread", "solution": true}
+# %% nbgrader={"grade_id": "relative-spread", "solution": true}
 #| export
-def spread(samples):
+def relative_spread(samples):
     """The middle half of `samples` (quantile 0.75 minus quantile 0.25) in units of their median."""
     ### BEGIN SOLUTION
     low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
@@ -235,16 +235,16 @@ def spread(samples):
 
 
 # %% tags=["nbval-check-output"]
-spread([9.0, 10.0, 10.0, 10.0, 11.0]), spread([8.0, 9.0, 10.0, 11.0, 1000.0])
+relative_spread([9.0, 10.0, 10.0, 10.0, 11.0]), relative_spread([8.0, 9.0, 10.0, 11.0, 1000.0])
 
-# %% nbgrader={"grade_id": "test-spread", "grade": true, "points": 2}
-got = float(spread([10.0, 8.0, 1000.0, 9.0, 11.0]))
-assert np.isclose(got, 0.2), f"spread of 8, 9, 10, 11, 1000: expected (11 - 9) / 10 = 0.2, got {got}"
-got = float(spread([3.0, 3.0, 3.0]))
-assert got == 0, f"spread of equal samples: expected 0, got {got}"
+# %% nbgrader={"grade_id": "test-relative-spread", "grade": true, "points": 2}
+got = float(relative_spread([10.0, 8.0, 1000.0, 9.0, 11.0]))
+assert np.isclose(got, 0.2), f"relative_spread of 8, 9, 10, 11, 1000: expected (11 - 9) / 10 = 0.2, got {got}"
+got = float(relative_spread([3.0, 3.0, 3.0]))
+assert got == 0, f"relative_spread of equal samples: expected 0, got {got}"
 ### BEGIN HIDDEN TESTS
 x = np.random.default_rng(2).uniform(1, 2, 50)
-assert np.isclose(float(spread(x)), float(spread(1000 * x))), "milliseconds or seconds: expected the same spread"
+assert np.isclose(float(relative_spread(x)), float(relative_spread(1000 * x))), "milliseconds or seconds: expected the same spread"
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -280,7 +280,7 @@ class Result:
     @property
     def spread(self):
         """The middle half of the samples in units of the median."""
-        return spread(self.samples)
+        return relative_spread(self.samples)
 
     @property
     def warnings(self):
