@@ -1,4 +1,4 @@
-"""Module 14: counts against hand counts and PyTorch's counter, times on a clock moved by hand, seams put back."""
+"""Module 14: counts against hand counts and PyTorch's counter, times on a clock moved by hand, the seams."""
 
 import threading
 from itertools import count

@@ -29,7 +29,8 @@ MUTANTS = [
     Mutant(
         "gives-up-silently",
         "calibrate",
-        'raise ValueError(f"calibrate: {MOST_CALLS} calls took less than {least} s; the clock cannot measure this")',
+        'raise ValueError(f"calibrate: {MOST_CALLS} calls took under '
+        '{least} s; the clock cannot measure this")',
         "return MOST_CALLS",
         "a clock that stands still gets a number",
     ),
