@@ -48,7 +48,7 @@ def calibrate(fn, least=0.005, clock=time.perf_counter):
         inner *= 2
         if inner > MOST_CALLS:
             raise ValueError(
-                f"calibrate: {MOST_CALLS} calls took less than {least} s; the clock cannot measure this"
+                f"calibrate: {MOST_CALLS} calls took under {least} s; the clock cannot measure this"
             )
     return inner
 
@@ -78,7 +78,7 @@ FEW = 5  # fewer samples than this do, too
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: raw `samples` in seconds a call, each the average of `inner` calls; the rest follows."""
+    """One measurement: raw `samples` in seconds a call, each the average of `inner` calls."""
 
     name: str
     samples: tuple
@@ -113,7 +113,8 @@ class Result:
 
     def __repr__(self):
         low, high = (1e3 * end for end in self.interval)
-        text = f"{self.name}: {1e3 * self.median:.4g} ms ({low:.4g} to {high:.4g}), {len(self.samples)} samples of {self.inner}"
+        text = f"{self.name}: {1e3 * self.median:.4g} ms ({low:.4g} to {high:.4g})"
+        text += f", {len(self.samples)} samples of {self.inner}"
         return "\n".join([text, *(f"  warning: {warning}" for warning in self.warnings)])
 
 
@@ -141,7 +142,7 @@ class Benchmark:
 
 
 def paired_samples(a, b, pairs, inner=(1, 1), clock=time.perf_counter):
-    """Seconds a call of `a()` and of `b()`, two lists of `pairs` samples, measured in turn; a first, then b first.
+    """Seconds a call of `a()` and of `b()`, two lists of `pairs` samples; a goes first, then b, in turn.
 
     Each sample of a is of inner[0] calls, each of b of inner[1].
     """
@@ -193,7 +194,7 @@ class Comparison:
 
 
 def compare(a, b, names=("a", "b"), warmup=3, pairs=20, least=0.01, sample=0.005, clock=time.perf_counter):
-    """A Comparison of `a()` and `b()`, measured in `pairs` rounds in turn, each sample of `sample` seconds or more.
+    """A Comparison of `a()` and `b()`, measured in turn, `pairs` samples of at least `sample` seconds each.
 
     A ratio within a factor 1 + `least` of 1, or an interval around 1, is "no difference". Raises ValueError
     for fewer than FEW pairs, or where the clock is too coarse.

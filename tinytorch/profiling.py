@@ -162,7 +162,7 @@ class Stopwatch:
 
 
 def layer_names(model, name="", names=None):
-    """A dict from id(module) to its dotted name for `model` and all below it, parents first; the model is ""."""
+    """A dict from id(module) to its dotted name, for `model` ("") and all below it, parents first."""
     names = {} if names is None else names
     if id(model) not in names:
         names[id(model)] = name
@@ -217,7 +217,8 @@ class Profiler:
     """`with Profiler(model) as p:` around forward passes (and backward) of `model`: time, FLOPs, memory.
 
     `print(p.table())` and `p.layers()` account for all of the time; `p.primitives()` sorts it by primitive.
-    `clock()` gives seconds. Operations of other threads are not seen. Raises RuntimeError inside another one.
+    `clock()` gives seconds; counting itself takes a little time, booked on the layer. Operations of other
+    threads are not seen. Raises RuntimeError inside another one.
     """
 
     def __init__(self, model, clock=time.perf_counter):
@@ -263,7 +264,7 @@ class Profiler:
         return self.watch.frames[-1][0][0]
 
     def _call(self, module, args, kwargs):
-        """The seam of lesson 03: a module that is not in the model, such as a loss, stays where it is called."""
+        """The seam of lesson 03: a module that is not in the model, such as a loss, counts for its caller."""
         name = self._names.get(id(module), self._layer())
         return self._timed((name, "forward", ""), lambda: module.forward(*args, **kwargs))
 
@@ -320,7 +321,7 @@ class Profiler:
         return sorted(rows, key=lambda row: (-row.total_seconds, row.name))
 
     def table(self):
-        """The layers as text, indented as they lie in one another; the last line is the sum of the lines above."""
+        """The layers as text, indented as they lie in one another; then the sum of the lines above."""
         heads = ["layer", "parameters", "MFLOP", "new MB", "forward ms", "backward ms", "with inner ms"]
         lines, rows = [heads], self.layers()
         for row in rows:
