@@ -343,9 +343,10 @@ print(sum(p.numel() for p in anchor.parameters()), "parameters in the course's u
 # Every position predicts the token after it, so one sequence of T + 1 tokens gives T lessons. `language_loss` shifts
 # the ids by one. Targets below 0 do not count: so padding, or a question that the model need not write, is left out.
 #
-# Flatten logits and targets to (B T, V) and (B T,), drop the positions that do not count, and take the cross entropy.
+# Give the logits the shape (B T, V); the targets are flat already. Drop the positions that do not count, and take
+# the cross entropy of lesson 04.
 
-# %%
+# %% nbgrader={"grade_id": "language-loss", "solution": true}
 #| export
 def language_loss(model, ids, targets=None):
     """The mean cross entropy of predicting each id from those before it, a tensor with one number (nats).
@@ -358,11 +359,14 @@ def language_loss(model, ids, targets=None):
         ids, targets = ids[:, :-1], ids[:, 1:]
     targets = np.asarray(targets).reshape(-1)
     logits = model(ids)
+    ### BEGIN SOLUTION
     logits = logits.reshape(-1, logits.shape[-1])
     counted = np.flatnonzero(targets >= 0)
     if len(counted) < len(targets):
         logits, targets = logits[counted], targets[counted]
     return CrossEntropyLoss()(logits, targets)
+    ### END SOLUTION
+
 
 # %% tags=["nbval-check-output"]
 print(f"{float(language_loss(model, [[3, 1, 4, 1, 5]])):.1f} nats at the start, ln 20 = {math.log(20):.1f}")
