@@ -26,8 +26,8 @@ __all__ = [
     "merge_heads",
     "self_attention_forward",
     "self_attention_vjp",
-    "Attention",
     "cached_attention_forward",
+    "Attention",
 ]
 
 
@@ -190,6 +190,11 @@ def self_attention_vjp(g, out, qkv, n_heads, causal):
     return (dqkv,)
 
 
+def cached_attention_forward(q, k, v, causal):
+    """Attention of new positions to all: arrays q (B, H, T, D), k and v (B, H, S, D) -> (B, T, H * D)."""
+    return merge_heads(attention_forward(q, k, v, causal)[0])
+
+
 class Attention(Module):
     """Multi-head attention of a sequence to itself. Shapes: x and y (B, T, d_model).
 
@@ -224,8 +229,3 @@ class Attention(Module):
 
     def __repr__(self):
         return f"Attention({self.out.weight.shape[1]}, {self.n_heads}, causal={self.causal})"
-
-
-def cached_attention_forward(q, k, v, causal):
-    """Attention of new positions to all: arrays q (B, H, T, D), k and v (B, H, S, D) -> (B, T, H * D)."""
-    return merge_heads(attention_forward(q, k, v, causal)[0])

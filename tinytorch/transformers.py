@@ -24,12 +24,12 @@ __all__ = [
     "MLP",
     "TransformerBlock",
     "GPT",
+    "language_loss",
     "keep_top_k",
     "keep_top_p",
-    "sample",
     "check_sampling",
+    "sample",
     "generate",
-    "language_loss",
 ]
 
 
@@ -175,6 +175,24 @@ class GPT(Module):
         return self.head(self.norm(x))
 
 
+def language_loss(model, ids, targets=None):
+    """The mean cross entropy of predicting each id from those before it, a tensor with one number (nats).
+
+    ids (B, T): the targets are the ids one position later. With `targets` (B, T), those are predicted at
+    each position of ids instead; targets below 0 are left out of the mean.
+    """
+    ids = np.asarray(ids)
+    if targets is None:
+        ids, targets = ids[:, :-1], ids[:, 1:]
+    targets = np.asarray(targets).reshape(-1)
+    logits = model(ids)
+    logits = logits.reshape(-1, logits.shape[-1])
+    counted = np.flatnonzero(targets >= 0)
+    if len(counted) < len(targets):
+        logits, targets = logits[counted], targets[counted]
+    return CrossEntropyLoss()(logits, targets)
+
+
 def keep_top_k(logits, k):
     """A copy of logits (B, V) with all but the k largest of each row at -inf; equal ones at the edge stay."""
     edge = np.sort(logits, axis=1)[:, -min(k, logits.shape[1]), None]
@@ -189,6 +207,18 @@ def keep_top_p(logits, p):
     kept = np.empty(logits.shape, bool)
     np.put_along_axis(kept, order, (before < p) | (np.arange(logits.shape[1]) == 0), axis=1)
     return np.where(kept, logits, -np.inf)
+
+
+def check_sampling(logits, temperature, top_k, top_p):
+    """Raise ValueError for logits that are not (B, V) and for settings out of range."""
+    if logits.ndim != 2 or logits.shape[1] < 1:
+        raise ValueError(f"sample: expected logits of shape (B, V), got {logits.shape}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"sample: expected a temperature >= 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"sample: expected top_k >= 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"sample: expected top_p in (0, 1], got {top_p}")
 
 
 def sample(logits, rng, temperature=1.0, top_k=None, top_p=None):
@@ -208,18 +238,6 @@ def sample(logits, rng, temperature=1.0, top_k=None, top_p=None):
     reached = np.cumsum(softmax_forward(logits, axis=1), axis=1)
     u = rng.random((len(logits), 1)) * reached[:, -1:]
     return (reached <= u).sum(axis=1)
-
-
-def check_sampling(logits, temperature, top_k, top_p):
-    """Raise ValueError for logits that are not (B, V) and for settings out of range."""
-    if logits.ndim != 2 or logits.shape[1] < 1:
-        raise ValueError(f"sample: expected logits of shape (B, V), got {logits.shape}")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"sample: expected a temperature >= 0, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"sample: expected top_k >= 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"sample: expected top_p in (0, 1], got {top_p}")
 
 
 def generate(model, ids, n, temperature=1.0, top_k=None, top_p=None, seed=0, stop=None):
@@ -243,21 +261,3 @@ def generate(model, ids, n, temperature=1.0, top_k=None, top_p=None, seed=0, sto
             if stop is not None and stopped.all():
                 break
     return ids
-
-
-def language_loss(model, ids, targets=None):
-    """The mean cross entropy of predicting each id from those before it, a tensor with one number (nats).
-
-    ids (B, T): the targets are the ids one position later. With `targets` (B, T), those are predicted at
-    each position of ids instead; targets below 0 are left out of the mean.
-    """
-    ids = np.asarray(ids)
-    if targets is None:
-        ids, targets = ids[:, :-1], ids[:, 1:]
-    targets = np.asarray(targets).reshape(-1)
-    logits = model(ids)
-    logits = logits.reshape(-1, logits.shape[-1])
-    counted = np.flatnonzero(targets >= 0)
-    if len(counted) < len(targets):
-        logits, targets = logits[counted], targets[counted]
-    return CrossEntropyLoss()(logits, targets)
