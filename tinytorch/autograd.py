@@ -35,6 +35,7 @@ __all__ = [
     "unbroadcast",
     "first_gradient",
     "check_usable",
+    "set_stepper",
     "input_gradients",
     "backward",
     "matmul_vjp",
@@ -258,12 +259,32 @@ def check_usable(t):
         raise NotImplementedError(f"backward: {name} has no gradient rule; write one with @vjp")
 
 
+_stepper = None
+
+
+def set_stepper(step):
+    """Lesson 14 plugs in here: `step(node, run)` calls `run()`, one node of the walk, and returns its result.
+
+    None, as at the start, runs it directly. Returns the stepper before, to put it back.
+    """
+    global _stepper
+    before, _stepper = _stepper, step
+    return before
+
+
 def input_gradients(node, g):
     """Pairs (x, dx) for the inputs of `node` that need a gradient, by its rule; `g` is that of its result.
 
     dx is an array of x's shape and dtype. Raises TypeError for a rule that does not return a tuple,
     RuntimeError for one that has no gradient for an input that needs it.
     """
+    return (
+        _input_gradients(node, g) if _stepper is None else _stepper(node, lambda: _input_gradients(node, g))
+    )
+
+
+def _input_gradients(node, g):
+    """The work of input_gradients."""
     name = node.primitive.__name__
     arrays = [x.data if isinstance(x, Tensor) else x for x in node.inputs]
     found = VJP[node.primitive](g, node.out, *arrays, **node.params)

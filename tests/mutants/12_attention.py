@@ -1,0 +1,102 @@
+"""Wrong solutions of 12_attention."""
+
+from tests.mutants import Mutant
+
+MUTANTS = [
+    Mutant("mask-from-first-key", "causal-mask", "np.arange(S - T, S)", "np.arange(T)", "as if T = S"),
+    Mutant(
+        "mask-hides-itself",
+        "causal-mask",
+        "np.arange(S) <=",
+        "np.arange(S) <",
+        "no query sees its own position",
+    ),
+    Mutant("naive-without-root", "attention-naive", " / math.sqrt(D)", " / D", "divides by D"),
+    Mutant("naive-sees-ahead", "attention-naive", "S - T + i + 1 if causal else S", "S", "ignores causal"),
+    Mutant(
+        "naive-counts-from-zero",
+        "attention-naive",
+        "S - T + i + 1 if",
+        "i + 1 if",
+        "the first keys, not the last",
+    ),
+    Mutant(
+        "naive-overflows",
+        "attention-naive",
+        "scores - scores.max()",
+        "scores",
+        "exp of large scores is infinite",
+    ),
+    Mutant("forward-not-divided", "attention-forward", " / total", "", "shares do not add up to 1"),
+    Mutant(
+        "forward-no-top",
+        "attention-forward",
+        "top = p.max(axis=2, keepdims=True)",
+        "top = np.zeros(1, p.dtype)",
+        "exp of large scores is infinite",
+    ),
+    Mutant(
+        "log-sum-without-top",
+        "attention-forward",
+        "top + np.log(total)",
+        "np.log(total)",
+        "forgets the largest score",
+    ),
+    Mutant(
+        "forward-softmax-over-queries",
+        "attention-forward",
+        "p.sum(axis=2, keepdims=True)",
+        "p.sum(axis=1, keepdims=True).swapaxes(1, 2)[:, : p.shape[1]]",
+        "sums over the queries",
+    ),
+    Mutant("gradient-unscaled", "attention-gradients", "ds *= scale", "pass", "forgets the root of D"),
+    Mutant(
+        "gradient-set-not-added",
+        "attention-gradients",
+        "dk[b, :, :seen] += ds",
+        "dk[b, :, :seen] = ds",
+        "the last block wins",
+    ),
+    Mutant(
+        "gradient-values-set",
+        "attention-gradients",
+        "dv[b, :, :seen] += p",
+        "dv[b, :, :seen] = p",
+        "the last block wins",
+    ),
+    Mutant(
+        "gradient-no-row-sum",
+        "attention-gradients",
+        "ds -= (gb * y[b, :, rows]).sum(axis=2, keepdims=True)",
+        "pass",
+        "forgets that shares add up to 1",
+    ),
+    Mutant(
+        "gradient-keys-zero",
+        "attention-gradients",
+        "+= ds.swapaxes(1, 2) @ qb",
+        "+= 0 * ds.swapaxes(1, 2) @ qb",
+        "a gradient of zeros",
+    ),
+    Mutant(
+        "heads-interleaved",
+        "split-heads",
+        "qkv.reshape(B, T, 3, n_heads, width // (3 * n_heads))",
+        "qkv.reshape(B, T, n_heads, 3, width // (3 * n_heads)).swapaxes(2, 3)",
+        "q, k, v head after head",
+    ),
+    Mutant(
+        "heads-copied",
+        "split-heads",
+        "parts[:, :, i].transpose(0, 2, 1, 3)",
+        "parts[:, :, i].transpose(0, 2, 1, 3).copy()",
+        "copies",
+    ),
+    Mutant(
+        "merge-not-transposed",
+        "merge-heads",
+        "y.transpose(0, 2, 1, 3).reshape",
+        "y.reshape",
+        "right shape, mixed heads",
+    ),
+]

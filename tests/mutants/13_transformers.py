@@ -1,0 +1,130 @@
+"""Wrong solutions of 13_transformers."""
+
+from tests.mutants import Mutant
+
+MUTANTS = [
+    Mutant(
+        "norm-eps-outside",
+        "layer-norm-forward",
+        "1 / np.sqrt(var + eps)",
+        "1 / (np.sqrt(var) + eps)",
+        "eps after the root",
+    ),
+    Mutant("norm-unbiased", "layer-norm-forward", "/ x.shape[-1]", "/ (x.shape[-1] - 1)", "divides by D - 1"),
+    Mutant("norm-no-bias", "layer-norm-forward", "out += bias", "pass", "forgets the bias"),
+    Mutant(
+        "norm-gradient-without-mean",
+        "layer-norm-vjp",
+        "d -= d.mean(axis=1, keepdims=True)",
+        "pass",
+        "forgets that the mean moves",
+    ),
+    Mutant(
+        "norm-gradient-without-variance",
+        "layer-norm-vjp",
+        "d -= xhat",
+        "pass",
+        "forgets that the variance moves",
+    ),
+    Mutant(
+        "norm-gradient-swapped",
+        "layer-norm-vjp",
+        "gb.sum(axis=0)",
+        "xhat.sum(axis=0)",
+        "bias gets the sum of xhat",
+    ),
+    Mutant(
+        "norm-gradient-unweighted",
+        "layer-norm-vjp",
+        "np.multiply(gb, weight, out=dx[at])",
+        "np.multiply(gb, 1, out=dx[at])",
+        "forgets the weight",
+    ),
+    Mutant(
+        "mlp-without-gelu",
+        "mlp",
+        "gelu(self.up(x))",
+        "self.up(x)",
+        "two layers without anything between are one",
+    ),
+    Mutant(
+        "block-without-sum",
+        "transformer-block",
+        "return x + self.mlp",
+        "return self.mlp",
+        "no way around the MLP",
+    ),
+    Mutant(
+        "block-norm-forgotten",
+        "transformer-block",
+        "self.attention(self.norm1(x), cache)",
+        "self.attention(x, cache)",
+        "attention reads x itself",
+    ),
+    Mutant(
+        "block-parallel",
+        "transformer-block",
+        "x = x + self.attention(self.norm1(x), cache)\n        return x + self.mlp(self.norm2(x))",
+        "return x + self.attention(self.norm1(x), cache) + self.mlp(self.norm2(x))",
+        "the MLP does not see what attention found",
+    ),
+    Mutant(
+        "top-k-one-more",
+        "keep-top-k",
+        "-min(k, logits.shape[1])",
+        "-min(k + 1, logits.shape[1])",
+        "keeps k + 1",
+    ),
+    Mutant(
+        "top-p-one-less",
+        "keep-top-p",
+        "(before < p)",
+        "(before + np.take_along_axis(softmax_forward(logits, axis=1), order, axis=1) < p)",
+        "drops the token that crosses p",
+    ),
+    Mutant(
+        "top-p-unsorted",
+        "keep-top-p",
+        "np.argsort(-logits, axis=1",
+        "np.argsort(logits, axis=1",
+        "keeps the least likely",
+    ),
+    Mutant(
+        "sample-uniform",
+        "sample",
+        "softmax_forward(logits, axis=1)",
+        "softmax_forward(0 * np.where(np.isfinite(logits), logits, 0), axis=1)",
+        "ignores the logits",
+    ),
+    Mutant(
+        "sample-one-number",
+        "sample",
+        "(reached <= u).sum(axis=1)",
+        "np.repeat((reached <= u).sum(axis=1)[:1], len(logits))",
+        "every row gets the first one's id",
+    ),
+    Mutant(
+        "generate-first-position", "generate", "numpy()[:, -1]", "numpy()[:, 0]", "reads the first position"
+    ),
+    Mutant(
+        "generate-first-tokens",
+        "generate",
+        "ids[:, -model.context :]",
+        "ids[:, : model.context]",
+        "keeps the first tokens of a long text",
+    ),
+    Mutant(
+        "generate-options-dropped",
+        "generate",
+        "sample(logits, rng, temperature, top_k, top_p)",
+        "sample(logits, rng, temperature)",
+        "does not hand the options on",
+    ),
+    Mutant(
+        "loss-counts-all",
+        "language-loss",
+        "logits, targets = logits[counted], targets[counted]",
+        "targets = np.maximum(targets, 0)",
+        "targets below 0 count as token 0",
+    ),
+]
