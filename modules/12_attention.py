@@ -519,11 +519,11 @@ import matplotlib.pyplot as plt
 manual_seed(1)
 layer = Attention(24, 3)
 q, k, v = split_heads(layer.qkv(Tensor(3 * normal(1, 16, 24))).numpy(), 3)
-identity = np.broadcast_to(np.eye(16, dtype=np.float32), (1, 3, 16, 16))
-shares = attention_forward(q, k, identity, True)[0]  # with the identity as values, y are the shares
+shares = np.exp(block_scores(q[0], k[0], True))
+shares /= shares.sum(axis=2, keepdims=True)
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.8))
 for h, axis in enumerate(axes):
-    axis.imshow(shares[0, h], cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(shares[h], cmap="Blues", vmin=0, vmax=1)
     axis.set(title=f"head {h}", xlabel="key", ylabel="query")
 plt.tight_layout()
 plt.show()
