@@ -113,14 +113,14 @@ assert len(looks) == 2 and got == 4.2, (
 # A clock that never moves would make this go on forever, and a function too short to be measured must not get a
 # number. Beyond `MOST_CALLS` calls raise a ValueError that says so.
 #
-# ### Exercise: `calibrate`
+# ### Exercise: `calls_per_sample`
 
-# %% nbgrader={"grade_id": "calibrate", "solution": true}
+# %% nbgrader={"grade_id": "calls-per-sample", "solution": true}
 #| export
 MOST_CALLS = 2**20
 
 
-def calibrate(fn, least=0.005, clock=time.perf_counter):
+def calls_per_sample(fn, least=0.005, clock=time.perf_counter):
     """The first of 1, 2, 4, ... calls of `fn()` that together take at least `least` seconds.
 
     Raises ValueError if even MOST_CALLS calls do not.
@@ -130,19 +130,19 @@ def calibrate(fn, least=0.005, clock=time.perf_counter):
     while seconds_a_call(fn, inner, clock) * inner < least:
         inner *= 2
         if inner > MOST_CALLS:
-            raise ValueError(f"calibrate: {MOST_CALLS} calls took under {least} s; the clock cannot measure this")
+            raise ValueError(f"calls_per_sample: {MOST_CALLS} calls took under {least} s; the clock cannot measure this")
     return inner
     ### END SOLUTION
 
 
 # %% tags=["nbval-check-output"]
 clock = HandClock()
-calibrate(clock.job(0.25), 1.5, clock)
+calls_per_sample(clock.job(0.25), 1.5, clock)
 
-# %% nbgrader={"grade_id": "test-calibrate", "grade": true, "points": 2}
+# %% nbgrader={"grade_id": "test-calls-per-sample", "grade": true, "points": 2}
 for seconds, least, wanted in [(0.25, 1.5, 8), (0.25, 1.0, 4), (8.0, 1.0, 1), (0.125, 0.25, 2)]:
     clock = HandClock()
-    got = int(calibrate(clock.job(seconds), least, clock))
+    got = int(calls_per_sample(clock.job(seconds), least, clock))
     assert got == wanted, f"calls of {seconds} s, at least {least} s: expected {wanted} calls, got {got}"
 ### BEGIN HIDDEN TESTS
 limit = [0]
@@ -151,11 +151,11 @@ limit = [0]
 def nothing():
     limit[0] += 1
     if limit[0] > 2 * MOST_CALLS:  # 1 + 2 + 4 + ... + MOST_CALLS calls are fewer than that
-        raise RuntimeError("calibrate went on after MOST_CALLS calls")
+        raise RuntimeError("calls_per_sample went on after MOST_CALLS calls")
 
 
 try:
-    got = f"the value {calibrate(nothing, 1.0, lambda: 0.0)}"
+    got = f"the value {calls_per_sample(nothing, 1.0, lambda: 0.0)}"
 except (ValueError, RuntimeError) as error:
     got = f"{type(error).__name__}: {error}"
 assert got.startswith("ValueError"), f"a clock that stands still: expected a ValueError, got {got}"
@@ -308,7 +308,7 @@ print(Result("noisy", (0.010, 0.020, 0.010, 0.030), 1))
 # clock counts, as *warm-up*.
 #
 # ### Exercise: `run`
-# In this order: `warmup` calls that nobody times, `calibrate` once for the number of inner calls, then `repeats`
+# In this order: `warmup` calls that nobody times, `calls_per_sample` once for the number of inner calls, then `repeats`
 # samples, all kept.
 
 # %% nbgrader={"grade_id": "benchmark-run", "solution": true}
@@ -330,7 +330,7 @@ class Benchmark:
         ### BEGIN SOLUTION
         for _ in range(self.warmup):
             self.fn()
-        inner = calibrate(self.fn, self.least, self.clock)
+        inner = calls_per_sample(self.fn, self.least, self.clock)
         samples = [seconds_a_call(self.fn, inner, self.clock) for _ in range(self.repeats)]
         return Result(self.name, tuple(samples), inner)
         ### END SOLUTION
@@ -511,7 +511,7 @@ def compare(a, b, names=("a", "b"), warmup=3, pairs=20, least=0.01, sample=0.005
         raise ValueError(f"compare: expected at least {FEW} pairs, got {pairs}")
     for _ in range(warmup):
         a(), b()
-    inner = tuple(calibrate(fn, sample, clock) for fn in (a, b))
+    inner = tuple(calls_per_sample(fn, sample, clock) for fn in (a, b))
     samples = paired_samples(a, b, pairs, inner, clock)
     results = [Result(name, tuple(s), n) for name, s, n in zip(names, samples, inner, strict=True)]
     if not all(math.isfinite(s) and s > 0 for s in samples[0] + samples[1]):

@@ -9,7 +9,7 @@ from tinytorch.benchmarking import (
     Benchmark,
     Result,
     bootstrap_interval,
-    calibrate,
+    calls_per_sample,
     compare,
     relative_spread,
     seconds_a_call,
@@ -43,7 +43,7 @@ def test_seconds_a_call():
 @given(st.floats(1e-6, 10), st.floats(1e-4, 1))
 def test_calibration_is_the_first_power_of_two_that_is_long_enough(seconds, least):
     clock = Clock()
-    inner = calibrate(clock.job(seconds), least, clock)
+    inner = calls_per_sample(clock.job(seconds), least, clock)
     assert inner & (inner - 1) == 0
     assert inner * seconds >= least * (1 - 1e-6)
     assert inner == 1 or inner / 2 * seconds < least * (1 + 1e-6)

@@ -15,21 +15,27 @@ MUTANTS = [
         "reads the clock inside the loop",
     ),
     Mutant(
-        "calibrates-average", "calibrate", " * inner < least", " < least", "compares one call, not the sample"
+        "calibrates-average",
+        "calls-per-sample",
+        " * inner < least",
+        " < least",
+        "compares one call, not the sample",
     ),
-    Mutant("quadruples", "calibrate", "inner *= 2", "inner *= 4", "grows faster than by doubling"),
-    Mutant("one-too-few", "calibrate", "< least", "<= least", "goes on though the sample is long enough"),
+    Mutant("quadruples", "calls-per-sample", "inner *= 2", "inner *= 4", "grows faster than by doubling"),
+    Mutant(
+        "one-too-few", "calls-per-sample", "< least", "<= least", "goes on though the sample is long enough"
+    ),
     Mutant(
         "never-gives-up",
-        "calibrate",
+        "calls-per-sample",
         "inner > MOST_CALLS",
         "inner > 64 * MOST_CALLS",
         "invents a measurement",
     ),
     Mutant(
         "gives-up-silently",
-        "calibrate",
-        'raise ValueError(f"calibrate: {MOST_CALLS} calls took under '
+        "calls-per-sample",
+        'raise ValueError(f"calls_per_sample: {MOST_CALLS} calls took under '
         '{least} s; the clock cannot measure this")',
         "return MOST_CALLS",
         "a clock that stands still gets a number",
@@ -65,7 +71,7 @@ MUTANTS = [
     Mutant(
         "no-calibration",
         "benchmark-run",
-        "calibrate(self.fn, self.least, self.clock)",
+        "calls_per_sample(self.fn, self.least, self.clock)",
         "1",
         "always one call",
     ),
