@@ -863,6 +863,7 @@ class BPETokenizer(BPETokenizer):
 
 
 # %% tags=["nbval-check-output"]
+talk = BPETokenizer.train(TALK, vocab_size=300)  # of the class that has decode
 print(talk.decode(talk.encode("the rain goes up")), talk.decode([104, 105, talk.end]))
 print(ascii(talk.decode(to_bytes("日")[:2])))
 
@@ -1002,6 +1003,7 @@ def load_tokenizer(path):
 
 
 # %% tags=["nbval-check-output"]
+talk = BPETokenizer.train(TALK, vocab_size=300)
 talk.save(folder / "talk.json")
 again = load_tokenizer(folder / "talk.json")
 print(again, again.encode(TALK) == talk.encode(TALK))
