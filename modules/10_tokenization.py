@@ -932,7 +932,7 @@ for tokenizer, wanted in (
 try:
     as_json("abc")
     said = "no error"
-except TypeError as error:
+except TypeError:
     said = "TypeError"
 assert said == "TypeError", f"as_json('abc'): expected a TypeError, got {said}"
 ### END HIDDEN TESTS
