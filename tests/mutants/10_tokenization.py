@@ -13,7 +13,7 @@ MUTANTS = [
     Mutant("pairs-once-a-piece", "count-pairs", "+= n", "+= 1", "ignores how often a piece occurs"),
     Mutant("best-largest", "best-pair", "return min(", "return max(", "the largest of a tie"),
     Mutant("best-single", "best-pair", "most < 2", "most < 1", "learns pairs that occur once"),
-    Mutant("merge-overlap", "merge-pair", "i += 2", "i += 1", "uses the second id twice"),
+    Mutant("merge-skips-one", "merge-pair", "i += 2", "i += 3", "loses the id after a pair"),
     Mutant("naive-wrong-id", "learn-naive", "256 + len(merges)", "257 + len(merges)", "ids one too high"),
     Mutant(
         "enter-keeps-zero", "enter-pairs", "if counts[pair] == 0:", "if counts[pair] < 0:", "never deletes"
