@@ -481,7 +481,7 @@ for a, b in learn_merges_naive(TALK, 4):
     print(a, b, "+".join(chr(i) if i < 256 else f"<{i}>" for i in (a, b)))
 
 # %% [markdown]
-# The first merges of our text: `th`, then `the`... Read the rest of the list yourself, and find the space.
+# First `he`, then a space with `t`, then these two together: the word `the` with the space before it.
 
 # %% nbgrader={"grade_id": "test-learn-naive", "grade": true, "points": 2}
 got = [tuple(int(i) for i in pair) for pair in learn_merges_naive("ababab abab", 3)]
@@ -863,6 +863,7 @@ class BPETokenizer(BPETokenizer):
 
 
 # %% tags=["nbval-check-output"]
+talk = BPETokenizer.train(TALK, vocab_size=300)  # of the class that has decode
 print(talk.decode(talk.encode("the rain goes up")), talk.decode([104, 105, talk.end]))
 print(ascii(talk.decode(to_bytes("日")[:2])))
 
@@ -1002,6 +1003,7 @@ def load_tokenizer(path):
 
 
 # %% tags=["nbval-check-output"]
+talk = BPETokenizer.train(TALK, vocab_size=300)
 talk.save(folder / "talk.json")
 again = load_tokenizer(folder / "talk.json")
 print(again, again.encode(TALK) == talk.encode(TALK))
