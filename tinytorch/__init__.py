@@ -204,6 +204,8 @@ _HOMES = {
     "PositionalEmbedding": "embeddings",
     "embedding_forward": "embeddings",
     "embedding_vjp": "embeddings",
+    "scatter_add": "embeddings",
+    "sinusoidal_positions": "embeddings",
     "Attention": "attention",
     "attention_blocks": "attention",
     "attention_forward": "attention",

@@ -192,6 +192,8 @@ NAMES: dict[str, str] = {
     "PositionalEmbedding": "embeddings",
     "embedding_forward": "embeddings",
     "embedding_vjp": "embeddings",
+    "scatter_add": "embeddings",
+    "sinusoidal_positions": "embeddings",
     "Attention": "attention",
     "attention_blocks": "attention",
     "attention_forward": "attention",
