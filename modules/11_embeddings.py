@@ -1,16 +1,19 @@
 # %% [markdown]
 # # 11 Embeddings
 #
-# > Embeddings: a learned row of numbers for each token, and for each position.
+# > Ids to vectors: a table of learned rows, a fast gradient for it, and positions.
 #
-# In this lesson you build `Embedding`, its gradient, and two ways to say where in the text a token stands.
+# A tokenizer gives whole numbers, but token 7 is not "more" than token 3. An *embedding* gives each id a row of its
+# own, D numbers that are learned. In this lesson you build that table, its gradient, and three ways to tell a model
+# where in the text a token stands.
 #
-# **Why it matters to a system.** Multiplying one-hot vectors by a matrix would give the same result, but a look-up reads
-# only the rows that occur. Its gradient is a *scatter*: many tokens may add to one row.
+# **Why it matters to a system.** Reading rows is cheap. Its gradient is a *scatter*: many tokens add into the same
+# row, and the obvious NumPy call for that is slow. You write the obvious one and a faster one.
 #
 # **You need** `Module` (03) and gradient rules (05).
 #
-# The words of this lesson: `ids` are whole numbers of any shape, `weight` is a table (V, D), `T` counts positions.
+# The words of this lesson: `ids` are integers of any shape, often (B, T), batch and time. `weight` is the table
+# (V, D): V ids, D numbers each. `g` is the gradient of the loss with respect to the result.
 
 # %% nbgrader={"grade_id": "setup", "locked": true}
 # %load_ext tito
@@ -27,236 +30,325 @@ from tinytorch.tensor import Tensor, apply, default_rng
 # %% nbgrader={"grade_id": "imports", "locked": true}
 import time
 
-from tinytorch.tensor import manual_seed
+
+
+def attempt(function, *args, **kwargs):
+    """Call `function` and print the error that it raises, on one line."""
+    try:
+        function(*args, **kwargs)
+        print("no error")
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+
 
 # %% [markdown]
-# ## 1. A row for each token
+# ## 1. A table of rows
 #
-# By hand: with the table [[1, 2], [3, 4]] the ids 1, 0, 1 become [[3, 4], [1, 2], [3, 4]].
+# By hand: with the table `[[0, 1], [2, 3], [4, 5]]` the ids `[2, 0]` become `[[4, 5], [0, 1]]`. It is a matrix product
+# in disguise: write id 2 as the row `0 0 1` (*one-hot*) and multiply by the table. That reads the whole table to get
+# one row of it; `np.take(weight, ids, axis=0)` reads the row.
 
 # %% nbgrader={"grade_id": "embedding-forward", "solution": true}
 #| export
 def embedding_forward(weight, ids):
-    """The rows `ids` (any shape, whole numbers) of weight (V, D): an array (*ids.shape, D)."""
+    """The rows of `weight` (V, D) that the integer array `ids` names, shape (*ids.shape, D).
+
+    Example: with weight [[0, 1], [2, 3], [4, 5]] the ids [2, 0] give [[4, 5], [0, 1]].
+    """
     ### BEGIN SOLUTION
-    return weight[ids]
+    return np.take(weight, ids, axis=0)
     ### END SOLUTION
 
 
 # %% tags=["nbval-check-output"]
-print(embedding_forward(np.array([[1, 2], [3, 4]]), np.array([1, 0, 1])))
+embedding_forward(np.arange(6).reshape(3, 2), np.array([2, 0]))
 
 # %% nbgrader={"grade_id": "test-embedding-forward", "grade": true, "points": 1}
-table = np.random.default_rng(0).standard_normal((6, 3))
-for ids in (np.array([5, 0, 5]), np.array([[1, 2], [3, 1]])):
-    got = np.asarray(embedding_forward(table, ids))
-    wanted = np.eye(6)[ids] @ table  # one-hot vectors times the table
-    assert got.shape == wanted.shape, f"embedding_forward: expected shape {wanted.shape}, got {got.shape}"
-    assert np.allclose(got, wanted), f"embedding_forward of the ids {ids.tolist()}: expected\n{wanted}\ngot\n{got}"
+draw = np.random.default_rng(1)
+for V, D, shape in ((3, 2, (2,)), (7, 5, (3, 4)), (4, 1, (2, 1, 3)), (4, 3, ())):
+    weight, ids = draw.standard_normal((V, D)), draw.integers(0, V, shape)
+    got, wanted = np.asarray(embedding_forward(weight, ids)), np.eye(V)[ids] @ weight
+    assert got.shape == wanted.shape, f"ids {shape}, weight {V, D}: expected shape {wanted.shape}, got {got.shape}"
+    assert np.allclose(got, wanted), f"ids {ids.tolist()}: expected the one-hot product {wanted}, got {got}"
 
 # %% [markdown]
-# ## 2. The gradient: adding rows where they came from
+# ## 2. The gradient: scatter and add
 #
-# Row v of the gradient is the sum of the rows of g at which the id was v; rows that did not occur get zero. By hand: the ids
-# 1, 0, 1 with g = [[1], [2], [4]] give [[2], [5]]. `dw[ids] += g` is wrong: it adds only once where an id repeats.
-#
-# `np.add.at` is right but slow. Here is a quicker way: sort the ids, so that equal ones stand together, and add up each run
-# with `np.add.reduceat`. `np.unique(..., return_index=True)` on sorted ids tells where each run starts.
+# Row r of the table goes to every place where its id stands, so its gradient is the sum of the gradients at these
+# places. By hand: ids `[2, 0, 2]` and g `[[1, 1], [5, 5], [10, 10]]` make row 0 `[5, 5]`, row 1 zero, row 2 `[11, 11]`.
+# `total[ids] += g` would be wrong: where an id occurs twice NumPy keeps the last. `np.add.at(total, ids, g)` adds all.
 
-# %% nbgrader={"grade_id": "scatter-add", "solution": true}
+# %% nbgrader={"grade_id": "scatter-naive", "solution": true}
 #| export
-def scatter_add(rows, ids, V):
-    """An array (V, D) whose row v is the sum of the rows (n, D) at which ids (n,) is v; n may be 0."""
-    total = np.zeros((V, rows.shape[1]), rows.dtype)
-    if len(ids) == 0:
-        return total
-    order = np.argsort(ids, kind="stable")
+def scatter_add_naive(g, ids, V):
+    """The sums (V, D) of the rows of g (N, D) by their ids (N,): the oracle of `scatter_add`."""
+    total = np.zeros((V, g.shape[1]), g.dtype)
     ### BEGIN SOLUTION
-    found, starts = np.unique(ids[order], return_index=True)
-    total[found] = np.add.reduceat(rows[order], starts, axis=0)
+    np.add.at(total, ids, g)
     ### END SOLUTION
     return total
 
 
-# %%
+# %% tags=["nbval-check-output"]
+scatter_add_naive(np.array([[1, 1], [5, 5], [10, 10]]), np.array([2, 0, 2]), 3)
+
+# %% nbgrader={"grade_id": "test-scatter-naive", "grade": true, "points": 1}
+for N, V, D in ((3, 3, 2), (50, 4, 3), (5, 90, 2)):
+    g, ids = draw.standard_normal((N, D)), draw.integers(0, V, N)
+    got, wanted = np.asarray(scatter_add_naive(g, ids, V)), np.eye(V)[ids].T @ g
+    assert np.allclose(got, wanted), f"ids {ids.tolist()[:8]}...: expected {wanted[:3]}..., got {got[:3]}..."
+
+# %% [markdown]
+# Faster: sort the rows by their ids, so that the rows of an id lie side by side, and add up each run in one go.
+# `np.add.reduceat(rows, starts, axis=0)` sums the runs that begin at `starts`. The sorting is given: `order` sorts,
+# `ids[order]` is the sorted ids, and `starts` says where a new id begins. Put the sums of the runs into `total`.
+
+# %% nbgrader={"grade_id": "scatter-add", "solution": true}
+#| export
+def scatter_add(g, ids, V):
+    """The same sums as `scatter_add_naive`, by sorting."""
+    total = np.zeros((V, g.shape[1]), g.dtype)
+    if len(ids) == 0:
+        return total
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    ### BEGIN SOLUTION
+    total[ids[starts]] = np.add.reduceat(g[order], starts, axis=0)
+    ### END SOLUTION
+    return total
+
+
+# %% nbgrader={"grade_id": "test-scatter-add", "grade": true, "points": 2}
+for N, V, D in ((3, 3, 2), (200, 5, 3), (5, 90, 2), (0, 4, 2), (1, 1, 1)):
+    g, ids = draw.standard_normal((N, D)), draw.integers(0, V, N)
+    got, wanted = np.asarray(scatter_add(g, ids, V)), np.eye(V)[ids].T @ g
+    assert got.shape == wanted.shape, f"expected shape {wanted.shape}, got {got.shape}"
+    assert np.allclose(got, wanted), f"ids {ids.tolist()[:8]}...: expected {wanted[:3]}..., got {got[:3]}..."
+
+# %% tags=["measure"]
+g, ids = np.ones((16384, 128), np.float32), draw.integers(0, 512, 16384)
+for scatter in (scatter_add_naive, scatter_add):
+    start = time.perf_counter()
+    scatter(g, ids, 512)
+    print(f"{scatter.__name__:18} {1000 * (time.perf_counter() - start):6.1f} ms")
+
+# %% [markdown]
+# Now the rule. `ids` have any shape and `g` is (*ids.shape, D): flatten both, then scatter. Ids have no gradient: None.
+
+# %% nbgrader={"grade_id": "embedding-vjp", "solution": true}
 #| export
 @vjp(embedding_forward)
 def embedding_vjp(g, y, weight, ids):
-    """The gradient of the table."""
-    V, D = weight.shape
-    return (scatter_add(g.reshape(-1, D), np.asarray(ids).reshape(-1), V),)
+    """The gradient of the table, zero in the rows that nobody read; None for the ids."""
+    ### BEGIN SOLUTION
+    return scatter_add(g.reshape(-1, weight.shape[1]), ids.reshape(-1), len(weight)), None
+    ### END SOLUTION
 
 
-# %% tags=["nbval-check-output"]
-print(scatter_add(np.array([[1.0], [2], [4]]), np.array([1, 0, 1]), 2).ravel())
+# %% nbgrader={"grade_id": "test-embedding-vjp", "grade": true, "points": 2}
+for V, D, shape in ((3, 2, (4,)), (7, 5, (3, 4)), (4, 3, (2, 1, 3))):
+    weight, ids, g = draw.standard_normal((V, D)), draw.integers(0, V, shape), draw.standard_normal((*shape, D))
+    got, none = embedding_vjp(g, None, weight, ids)
+    got, wanted = np.asarray(got), np.einsum("nv,nd->vd", np.eye(V)[ids.ravel()], g.reshape(-1, D))
+    assert none is None, "ids have no gradient: expected None in the second place"
+    assert got.shape == (V, D) and np.allclose(got, wanted), f"ids {ids.tolist()}: expected {wanted}, got {got}"
 
-# %% nbgrader={"grade_id": "test-scatter-add", "grade": true, "points": 2}
-for n, V in [(7, 3), (40, 90), (300, 5)]:
-    draw = np.random.default_rng(n)
-    rows, ids = draw.standard_normal((n, 4)), draw.integers(0, V, n)
-    got, wanted = np.asarray(scatter_add(rows, ids, V)), np.eye(V)[ids].T @ rows
-    assert np.allclose(got, wanted), (
-        f"scatter_add of {n} rows into {V}: row {np.abs(got - wanted).sum(1).argmax()} is wrong; "
-        "add all rows with the same id"
-    )
+# %% [markdown]
+# ## 3. The layer
+#
+# NumPy takes -1 for the last row and never complains, so ids are checked. `as_ids` is given.
 
-# %% tags=["measure"]
-draw = np.random.default_rng(0)
-rows, ids = draw.standard_normal((4096, 128)).astype(np.float32), draw.integers(0, 256, 4096)
-start = time.perf_counter()
-np.add.at(np.zeros((256, 128), np.float32), ids, rows)
-middle = time.perf_counter()
-scatter_add(rows, ids, 256)
-print(f"np.add.at {1e3 * (middle - start):.1f} ms, sorted runs {1e3 * (time.perf_counter() - middle):.1f} ms")
+
+# %%
+#| export
+def as_ids(ids, V):
+    """`ids` (numbers, lists, an array or a Tensor) as an array of ints.
+
+    Raises ValueError that names an id outside 0 to V - 1, TypeError for numbers that are not whole.
+    """
+    given = np.asarray(ids)
+    if given.dtype.kind not in "iuf" or (given.dtype.kind == "f" and not (given == np.floor(given)).all()):
+        raise TypeError(f"Embedding: expected whole numbers as ids, got dtype {given.dtype}")
+    wrong = given[(given < 0) | (given >= V)]
+    if wrong.size:
+        raise ValueError(f"Embedding: no row for the id {wrong.flat[0]:.0f}; expected 0 to {V - 1}")
+    return given.astype(np.int64)
+
 
 # %%
 #| export
 class Embedding(Module):
-    """A learned row of `embedding_dim` numbers for each of `num_embeddings` ids; it starts standard normal.
+    """A table of learned rows. Shapes: ids (...) -> (..., embedding_dim), weight (num_embeddings, embedding_dim).
 
-    Shapes: ids of any shape -> (*shape, embedding_dim). Raises ValueError for sizes below 1, and for an id that
-    is no whole number from 0 to num_embeddings - 1, which it names.
+    Starts from the standard normal distribution. Raises ValueError for sizes below 1 and as `as_ids` does.
     """
 
     def __init__(self, num_embeddings, embedding_dim):
-        if min(num_embeddings, embedding_dim) < 1:
+        if num_embeddings < 1 or embedding_dim < 1:
             raise ValueError(f"Embedding: expected positive sizes, got {num_embeddings} and {embedding_dim}")
-        start = default_rng().standard_normal((num_embeddings, embedding_dim))
-        self.weight = Tensor(start, requires_grad=True)
-
-    def forward(self, ids):
-        """The rows of the ids, an array, a list or a tensor of whole numbers."""
-        ids = np.asarray(ids)
-        wrong = (ids < 0) | (ids >= self.weight.shape[0]) | (ids != np.floor(ids))
-        if wrong.any():
-            raise ValueError(
-                f"Embedding: id {ids[wrong][0]} is not in the table; "
-                f"expected whole numbers from 0 to {self.weight.shape[0] - 1}"
-            )
-        return apply(embedding_forward, self.weight, ids=ids.astype(np.int64))
+        self.weight = Tensor(default_rng().standard_normal((num_embeddings, embedding_dim)), requires_grad=True)
 
     def __repr__(self):
-        return f"Embedding({self.weight.shape[0]}, {self.weight.shape[1]})"
+        return "Embedding({}, {})".format(*self.weight.shape)
+
+
+# %% [markdown]
+# Write `forward`: check the ids, then `apply` the primitive to the weight and the ids.
+
+# %% nbgrader={"grade_id": "embedding-layer", "solution": true}
+#| export
+class Embedding(Embedding):
+    def forward(self, ids):
+        """The rows of `ids`."""
+        ### BEGIN SOLUTION
+        return apply(embedding_forward, self.weight, as_ids(ids, self.weight.shape[0]))
+        ### END SOLUTION
 
 
 # %% tags=["nbval-check-output"]
-manual_seed(0)
-layer = Embedding(5, 2)
-layer([[1, 1, 4]]).sum().backward()
-print(layer, layer.weight.grad.numpy()[:, 0])
+table = Embedding(3, 2)
+table([2, 0, 2]).sum().backward()
+print(table, table.weight.grad.numpy().tolist())
+attempt(table, [0, 3])
+attempt(table, [-1])
+
+# %% nbgrader={"grade_id": "test-embedding-layer", "grade": true, "points": 2}
+table = Embedding(6, 4)
+for ids in ([1, 5, 1], np.array([[0, 3], [2, 2]]), Tensor([4, 0])):
+    table.zero_grad()
+    y = table(ids)
+    rows = np.asarray(ids).astype(int)
+    assert np.array_equal(np.asarray(y), np.asarray(table.weight)[rows]), f"ids {rows.tolist()}: other rows than weight has"
+    (y * y).sum().backward()
+    wanted = 2 * np.asarray(table.weight) * np.bincount(rows.ravel(), minlength=6)[:, None]
+    assert np.allclose(np.asarray(table.weight.grad), wanted, atol=1e-5), f"ids {rows.tolist()}: gradient should be {wanted}"
+for wrong in ([6], [-1]):
+    try:
+        table(wrong)
+        raised = False
+    except ValueError:
+        raised = True
+    assert raised, f"id {wrong[0]} of 6 rows: expected a ValueError; use as_ids"
 
 # %% [markdown]
-# ## 3. Positions
+# ## 4. Where a token stands
 #
-# Attention (lesson 12) does not know order, so the order has to be in the numbers. One way needs no learning: position t
-# has sines and cosines of t at many speeds, as the hands of a clock,
+# Attention looks at a set: without help it cannot tell `dog bites man` from `man bites dog`. So each position gets a
+# vector too, added to the token's. It can be computed, from waves of many lengths:
 #
-# $$p_{t,2i} = \sin(t / 10000^{2i/D}), \qquad p_{t,2i+1} = \cos(t / 10000^{2i/D})$$
+# $$p_{t,2i} = \sin(t / 10000^{2i/D}) \qquad p_{t,2i+1} = \cos(t / 10000^{2i/D})$$
 #
-# By hand: position 0 is 0, 1, 0, 1, ... Write it for an even D.
+# By hand, T = 2, D = 2: position 0 is `[sin 0, cos 0] = [0, 1]`, position 1 is `[sin 1, cos 1] = [0.841, 0.540]`.
 
-# %% nbgrader={"grade_id": "sinusoidal-positions", "solution": true}
+# %% nbgrader={"grade_id": "sinusoidal", "solution": true}
 #| export
 def sinusoidal_positions(T, D):
-    """The (T, D) float32 array of sines (even columns) and cosines (odd columns). Raises ValueError for an odd D.
+    """Waves for T positions, a float32 array (T, D): sines in the even columns, cosines in the odd ones.
 
-    Source: Vaswani et al., "Attention is all you need", 2017.
+    Raises ValueError for an odd D. Source: Vaswani and others, "Attention is all you need", 2017.
     """
-    if D % 2 or D < 2:
-        raise ValueError(f"sinusoidal_positions: expected an even D of at least 2, got {D}")
+    if D % 2:
+        raise ValueError(f"sinusoidal_positions: expected an even D, got {D}")
     p = np.zeros((T, D), np.float32)
     ### BEGIN SOLUTION
-    angles = np.arange(T)[:, None] / 10000 ** (np.arange(0, D, 2) / D)
-    p[:, 0::2], p[:, 1::2] = np.sin(angles), np.cos(angles)
+    angle = np.arange(T)[:, None] / 10000 ** (np.arange(0, D, 2) / D)
+    p[:, 0::2], p[:, 1::2] = np.sin(angle), np.cos(angle)
     ### END SOLUTION
     return p
 
 
 # %% tags=["nbval-check-output"]
-print(sinusoidal_positions(2, 4).round(2))
+print(sinusoidal_positions(2, 2).round(3).tolist())
 
-# %% nbgrader={"grade_id": "test-sinusoidal-positions", "grade": true, "points": 2}
-import math
-
-for T, D in [(3, 4), (50, 6)]:
+# %% nbgrader={"grade_id": "test-sinusoidal", "grade": true, "points": 1}
+for T, D in ((2, 2), (9, 6)):
     got = np.asarray(sinusoidal_positions(T, D))
-    for t, j in np.ndindex(T, D):
-        angle = t / 10000 ** ((j - j % 2) / D)
-        wanted = math.cos(angle) if j % 2 else math.sin(angle)
-        assert abs(got[t, j] - wanted) < 1e-5, (
-            f"sinusoidal_positions({T}, {D})[{t}, {j}]: expected {wanted:.4f}, got {got[t, j]:.4f}"
-        )
+    for t in range(T):
+        for j in range(D):
+            turn = t / 10000 ** ((j - j % 2) / D)
+            wanted = np.cos(turn) if j % 2 else np.sin(turn)
+            assert np.isclose(got[t, j], wanted, atol=1e-6), f"p[{t}, {j}]: expected {wanted:.4f}, got {got[t, j]:.4f}"
 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-plt.imshow(sinusoidal_positions(100, 64).T, aspect="auto", cmap="RdBu")
+plt.figure(figsize=(6, 2.5), layout="constrained")
+plt.imshow(sinusoidal_positions(100, 32).T, aspect="auto", cmap="cividis")
 plt.xlabel("position")
 plt.ylabel("column")
 plt.show()
 
 # %% [markdown]
-# The other way is to learn a row for each position, as GPT-2 does. Return the T rows from `start` on, after the check.
+# *The figure: columns against positions; fast waves at the top, slow ones below.*
+#
+# Or positions are learned, one row for each, up to a longest `context`. `start` is where the first of the T tokens
+# stands: not 0 when a text is continued.
 
-# %% nbgrader={"grade_id": "positional-embedding", "solution": true}
+
+# %%
 #| export
 class PositionalEmbedding(Module):
-    """A learned row for each of `context` positions; it starts standard normal. Raises ValueError for sizes below 1."""
+    """Learned rows for positions 0 to context - 1; `forward(T, start)` gives those of T tokens from `start` on.
+
+    Shape of the result: (T, d_model). Raises ValueError for positions beyond the context.
+    """
 
     def __init__(self, context, d_model):
-        if min(context, d_model) < 1:
+        if context < 1 or d_model < 1:
             raise ValueError(f"PositionalEmbedding: expected positive sizes, got {context} and {d_model}")
         self.weight = Tensor(default_rng().standard_normal((context, d_model)), requires_grad=True)
 
+    def __repr__(self):
+        return "PositionalEmbedding({}, {})".format(*self.weight.shape)
+
+
+# %% nbgrader={"grade_id": "positional", "solution": true}
+#| export
+class PositionalEmbedding(PositionalEmbedding):
     def forward(self, T, start=0):
-        """The rows (T, d_model) of the positions start to start + T - 1. Raises ValueError where there are fewer."""
-        if T < 1 or start < 0 or start + T > self.weight.shape[0]:
+        """The rows start to start + T - 1."""
+        context = self.weight.shape[0]
+        if T < 0 or start < 0 or start + T > context:
             raise ValueError(
-                f"PositionalEmbedding: positions {start} to {start + T - 1} are not within 0 to "
-                f"{self.weight.shape[0] - 1}"
+                f"PositionalEmbedding: {T} positions from {start} on do not fit a context of {context}"
             )
         ### BEGIN SOLUTION
         return self.weight[start : start + T]
         ### END SOLUTION
 
 
-# %% nbgrader={"grade_id": "test-positional-embedding", "grade": true, "points": 2}
-positions = PositionalEmbedding(6, 3)
-rows = np.asarray(positions.weight)
-for T, start in [(2, 0), (3, 2), (6, 0)]:
-    got, wanted = np.asarray(positions(T, start)), np.array([rows[start + t] for t in range(T)])
-    assert got.shape == wanted.shape and np.allclose(got, wanted), (
-        f"PositionalEmbedding(6, 3), T = {T}, start = {start}: expected the rows {start} to {start + T - 1}"
-    )
-positions(3, 2).sum().backward()
-got = np.asarray(positions.weight.grad)[:, 0]
-assert np.array_equal(got, [0, 0, 1, 1, 1, 0]), f"PositionalEmbedding: expected a gradient for rows 2 to 4, got {got}"
-
-# %% [markdown]
-# ## 4. What breaks
-#
-# A tokenizer with a larger vocabulary than the table:
-
 # %% tags=["nbval-check-output"]
-try:
-    layer([3, 5])
-except ValueError as error:
-    print(error)
+print(PositionalEmbedding(8, 4)(3, start=5).shape)
+attempt(PositionalEmbedding(8, 4), 3, start=6)
+
+# %% nbgrader={"grade_id": "test-positional", "grade": true, "points": 1}
+places = PositionalEmbedding(8, 4)
+for T, start in ((3, 0), (8, 0), (1, 7), (3, 5)):
+    places.zero_grad()
+    y = places(T, start)
+    wanted = np.asarray(places.weight)[np.arange(start, start + T)]
+    assert np.array_equal(np.asarray(y), wanted), f"T={T}, start={start}: expected the rows from {start} on"
+    y.sum().backward()
+    wanted = np.isin(np.arange(8), np.arange(start, start + T)) * np.ones((4, 1))
+    assert np.allclose(np.asarray(places.weight.grad), wanted.T), f"T={T}, start={start}: only the rows read have a gradient"
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Show that the dot product of two sinusoidal positions depends on their distance only.
-# 2. Rotary positions turn each pair of columns of q and k by an angle t / 10000^(2i/D). Write it, and show that q·k then
-#    depends on the distance of the two positions only.
-# 3. How many bytes does a one-hot batch of 4096 tokens need for V = 50,000? And the ids?
+# 1. Rotary positions turn pairs of columns of a query and a key by an angle that grows with the position. Show that
+#    their product then depends on the distance alone.
+# 2. Train `Embedding(10, 2)` so that neighbours among ten ids come close, and plot it.
+# 3. How many parameters has the table of 512 tokens and 128 numbers? Which rows does AdamW change if no token of
+#    a batch has their id, and why?
 #
 # ## Elsewhere
 #
-# - PyTorch's `nn.Embedding` starts standard normal too; its `sparse=True` keeps the gradient as rows and ids.
-# - Many models today use rotary positions (Su et al., 2021) and learn none.
+# - PyTorch's `nn.Embedding` has `padding_idx`, a row that never learns, and sparse gradients for huge tables.
+# - Many newer language models use rotary positions in place of learned ones.
 #
 # ## Summary
 #
-# - An embedding is a look-up; its gradient adds each row where it came from, as often as it came.
-# - Positions must be put into the numbers, as fixed waves or as learned rows.
+# - An embedding is a one-hot product that reads only the row it needs; its gradient adds up by id.
+# - Sorted rows add up fast, and the slow sum judges the fast one.
+# - Positions are computed or learned, and a learned table has an end.

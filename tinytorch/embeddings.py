@@ -1,4 +1,4 @@
-"""Embeddings: a learned row of numbers for each token, and for each position.
+"""Ids to vectors: a table of learned rows, a fast gradient for it, and positions.
 
 Built by tito from lesson 11_embeddings: change the lesson, not this file.
 """
@@ -11,8 +11,10 @@ from tinytorch.tensor import Tensor, apply, default_rng
 
 __all__ = [
     "embedding_forward",
+    "scatter_add_naive",
     "scatter_add",
     "embedding_vjp",
+    "as_ids",
     "Embedding",
     "sinusoidal_positions",
     "PositionalEmbedding",
@@ -20,82 +22,105 @@ __all__ = [
 
 
 def embedding_forward(weight, ids):
-    """The rows `ids` (any shape, whole numbers) of weight (V, D): an array (*ids.shape, D)."""
-    return weight[ids]
+    """The rows of `weight` (V, D) that the integer array `ids` names, shape (*ids.shape, D).
+
+    Example: with weight [[0, 1], [2, 3], [4, 5]] the ids [2, 0] give [[4, 5], [0, 1]].
+    """
+    return np.take(weight, ids, axis=0)
 
 
-def scatter_add(rows, ids, V):
-    """An array (V, D) whose row v is the sum of the rows (n, D) at which ids (n,) is v; n may be 0."""
-    total = np.zeros((V, rows.shape[1]), rows.dtype)
+def scatter_add_naive(g, ids, V):
+    """The sums (V, D) of the rows of g (N, D) by their ids (N,): the oracle of `scatter_add`."""
+    total = np.zeros((V, g.shape[1]), g.dtype)
+    np.add.at(total, ids, g)
+    return total
+
+
+def scatter_add(g, ids, V):
+    """The same sums as `scatter_add_naive`, by sorting."""
+    total = np.zeros((V, g.shape[1]), g.dtype)
     if len(ids) == 0:
         return total
     order = np.argsort(ids, kind="stable")
-    found, starts = np.unique(ids[order], return_index=True)
-    total[found] = np.add.reduceat(rows[order], starts, axis=0)
+    ids = ids[order]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    total[ids[starts]] = np.add.reduceat(g[order], starts, axis=0)
     return total
 
 
 @vjp(embedding_forward)
 def embedding_vjp(g, y, weight, ids):
-    """The gradient of the table."""
-    V, D = weight.shape
-    return (scatter_add(g.reshape(-1, D), np.asarray(ids).reshape(-1), V),)
+    """The gradient of the table, zero in the rows that nobody read; None for the ids."""
+    return scatter_add(g.reshape(-1, weight.shape[1]), ids.reshape(-1), len(weight)), None
+
+
+def as_ids(ids, V):
+    """`ids` (numbers, lists, an array or a Tensor) as an array of ints.
+
+    Raises ValueError that names an id outside 0 to V - 1, TypeError for numbers that are not whole.
+    """
+    given = np.asarray(ids)
+    if given.dtype.kind not in "iuf" or (given.dtype.kind == "f" and not (given == np.floor(given)).all()):
+        raise TypeError(f"Embedding: expected whole numbers as ids, got dtype {given.dtype}")
+    wrong = given[(given < 0) | (given >= V)]
+    if wrong.size:
+        raise ValueError(f"Embedding: no row for the id {wrong.flat[0]:.0f}; expected 0 to {V - 1}")
+    return given.astype(np.int64)
 
 
 class Embedding(Module):
-    """A learned row of `embedding_dim` numbers for each of `num_embeddings` ids; it starts standard normal.
+    """A table of learned rows. Shapes: ids (...) -> (..., embedding_dim), weight (num_embeddings, embedding_dim).
 
-    Shapes: ids of any shape -> (*shape, embedding_dim). Raises ValueError for sizes below 1, and for an id that
-    is no whole number from 0 to num_embeddings - 1, which it names.
+    Starts from the standard normal distribution. Raises ValueError for sizes below 1 and as `as_ids` does.
     """
 
     def __init__(self, num_embeddings, embedding_dim):
-        if min(num_embeddings, embedding_dim) < 1:
+        if num_embeddings < 1 or embedding_dim < 1:
             raise ValueError(f"Embedding: expected positive sizes, got {num_embeddings} and {embedding_dim}")
-        start = default_rng().standard_normal((num_embeddings, embedding_dim))
-        self.weight = Tensor(start, requires_grad=True)
-
-    def forward(self, ids):
-        """The rows of the ids, an array, a list or a tensor of whole numbers."""
-        ids = np.asarray(ids)
-        wrong = (ids < 0) | (ids >= self.weight.shape[0]) | (ids != np.floor(ids))
-        if wrong.any():
-            raise ValueError(
-                f"Embedding: id {ids[wrong][0]} is not in the table; "
-                f"expected whole numbers from 0 to {self.weight.shape[0] - 1}"
-            )
-        return apply(embedding_forward, self.weight, ids=ids.astype(np.int64))
+        self.weight = Tensor(
+            default_rng().standard_normal((num_embeddings, embedding_dim)), requires_grad=True
+        )
 
     def __repr__(self):
-        return f"Embedding({self.weight.shape[0]}, {self.weight.shape[1]})"
+        return "Embedding({}, {})".format(*self.weight.shape)
+
+    def forward(self, ids):
+        """The rows of `ids`."""
+        return apply(embedding_forward, self.weight, as_ids(ids, self.weight.shape[0]))
 
 
 def sinusoidal_positions(T, D):
-    """The (T, D) float32 array of sines (even columns) and cosines (odd columns). Raises ValueError for an odd D.
+    """Waves for T positions, a float32 array (T, D): sines in the even columns, cosines in the odd ones.
 
-    Source: Vaswani et al., "Attention is all you need", 2017.
+    Raises ValueError for an odd D. Source: Vaswani and others, "Attention is all you need", 2017.
     """
-    if D % 2 or D < 2:
-        raise ValueError(f"sinusoidal_positions: expected an even D of at least 2, got {D}")
+    if D % 2:
+        raise ValueError(f"sinusoidal_positions: expected an even D, got {D}")
     p = np.zeros((T, D), np.float32)
-    angles = np.arange(T)[:, None] / 10000 ** (np.arange(0, D, 2) / D)
-    p[:, 0::2], p[:, 1::2] = np.sin(angles), np.cos(angles)
+    angle = np.arange(T)[:, None] / 10000 ** (np.arange(0, D, 2) / D)
+    p[:, 0::2], p[:, 1::2] = np.sin(angle), np.cos(angle)
     return p
 
 
 class PositionalEmbedding(Module):
-    """A learned row for each of `context` positions; it starts standard normal. Raises ValueError for sizes below 1."""
+    """Learned rows for positions 0 to context - 1; `forward(T, start)` gives those of T tokens from `start` on.
+
+    Shape of the result: (T, d_model). Raises ValueError for positions beyond the context.
+    """
 
     def __init__(self, context, d_model):
-        if min(context, d_model) < 1:
+        if context < 1 or d_model < 1:
             raise ValueError(f"PositionalEmbedding: expected positive sizes, got {context} and {d_model}")
         self.weight = Tensor(default_rng().standard_normal((context, d_model)), requires_grad=True)
 
+    def __repr__(self):
+        return "PositionalEmbedding({}, {})".format(*self.weight.shape)
+
     def forward(self, T, start=0):
-        """The rows (T, d_model) of the positions start to start + T - 1. Raises ValueError where there are fewer."""
-        if T < 1 or start < 0 or start + T > self.weight.shape[0]:
+        """The rows start to start + T - 1."""
+        context = self.weight.shape[0]
+        if T < 0 or start < 0 or start + T > context:
             raise ValueError(
-                f"PositionalEmbedding: positions {start} to {start + T - 1} are not within 0 to "
-                f"{self.weight.shape[0] - 1}"
+                f"PositionalEmbedding: {T} positions from {start} on do not fit a context of {context}"
             )
         return self.weight[start : start + T]
