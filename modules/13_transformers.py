@@ -494,7 +494,7 @@ def check_sampling(logits, temperature, top_k, top_p):
 def sample(logits, rng, temperature=1.0, top_k=None, top_p=None):
     """Draw one id for each row of logits (B, V) -> (B,) int64; temperature 0 takes the most likely.
 
-    `rng` is a NumPy Generator, of which one number a row is used. Raises ValueError for settings out of range.
+    `rng` is a NumPy Generator; one number a row is used. Raises ValueError for settings out of range.
     """
     logits = np.asarray(logits, dtype=np.float64)
     check_sampling(logits, temperature, top_k, top_p)
