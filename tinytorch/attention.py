@@ -81,7 +81,7 @@ def block_scores(q, k, causal):
 
 
 def attention_forward(q, k, v, causal):
-    """Attention a block at a time: y (B, H, T, D), and for the gradient the log of each softmax's sum (B, H, T, 1).
+    """Attention a block at a time: y (B, H, T, D), and the log of each softmax's sum (B, H, T, 1).
 
     Shapes: q (B, H, T, D), k and v (B, H, S, D). The memory of y is (B, T, H, D), so that joining the heads
     needs no copy.
@@ -198,8 +198,8 @@ def cached_attention_forward(q, k, v, causal):
 class Attention(Module):
     """Multi-head attention of a sequence to itself. Shapes: x and y (B, T, d_model).
 
-    `qkv` computes queries, keys and values in one product, `out` mixes what the heads found. Raises ValueError
-    unless n_heads divides d_model. Source: Vaswani et al., "Attention is all you need", 2017.
+    `qkv` computes queries, keys and values in one product, `out` mixes what the heads found. Raises
+    ValueError unless n_heads divides d_model. Source: Vaswani et al., "Attention is all you need", 2017.
     """
 
     def __init__(self, d_model, n_heads, causal=True):
@@ -212,12 +212,11 @@ class Attention(Module):
         """x (B, T, d_model) -> (B, T, d_model).
 
         With a `cache` (lesson 17), x are new positions after those that the cache holds:
-        `k, v = cache.append(k, v)` takes their keys and values (B, H, T, D) and returns those of all positions.
+        `k, v = cache.append(k, v)` takes their keys and values (B, H, T, D), returns those of all positions.
         """
         if x.ndim != 3:
-            raise ValueError(
-                f"Attention: expected an input of shape (B, T, {self.out.weight.shape[1]}), got {x.shape}"
-            )
+            d_model = self.out.weight.shape[1]
+            raise ValueError(f"Attention: expected an input of shape (B, T, {d_model}), got {x.shape}")
         qkv = self.qkv(x)
         if cache is None:
             y = apply(self_attention_forward, qkv, n_heads=self.n_heads, causal=self.causal)

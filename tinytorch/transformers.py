@@ -34,10 +34,10 @@ __all__ = [
 
 
 def layer_norm_forward(x, weight, bias, eps):
-    """weight * (x - mean) / sqrt(var + eps) + bias over the last dimension, a block of rows at a time.
+    """weight * (x - mean) / sqrt(var + eps) + bias over the last dimension, in blocks of rows.
 
-    Shapes: x (..., D), weight and bias (D,). Also returns mean and 1 / sqrt(var + eps), both (N, 1), which the
-    gradient needs again.
+    Shapes: x (..., D), weight and bias (D,). Also returns mean and 1 / sqrt(var + eps), both
+    (N, 1), which the gradient needs again.
     """
     rows = x.reshape(-1, x.shape[-1])
     y, mean, inverse = np.empty_like(rows), *np.empty((2, len(rows), 1), x.dtype)
@@ -95,9 +95,8 @@ class LayerNorm(Module):
     def forward(self, x):
         """x (..., d_model) -> the same shape."""
         if x.ndim < 1 or x.shape[-1] != self.weight.shape[0]:
-            raise ValueError(
-                f"LayerNorm: expected an input of shape (..., {self.weight.shape[0]}), got {x.shape}"
-            )
+            size = self.weight.shape[0]
+            raise ValueError(f"LayerNorm: expected an input of shape (..., {size}), got {x.shape}")
         return apply(layer_norm_forward, x, self.weight, self.bias, eps=self.eps)
 
     def __repr__(self):
@@ -105,7 +104,7 @@ class LayerNorm(Module):
 
 
 class MLP(Module):
-    """Two layers with GELU between them, `up` to four times the width and `down` again; x (..., B, d_model)."""
+    """Two layers with GELU between them: `up` to four times the width, `down` again."""
 
     def __init__(self, d_model):
         self.up, self.down = Linear(d_model, 4 * d_model), Linear(4 * d_model, d_model)
@@ -138,9 +137,8 @@ class GPT(Module):
 
     def __init__(self, vocab_size, d_model=128, n_heads=4, n_layers=4, context=512):
         if min(vocab_size, d_model, n_heads, n_layers, context) < 1:
-            raise ValueError(
-                f"GPT: expected positive sizes, got {(vocab_size, d_model, n_heads, n_layers, context)}"
-            )
+            sizes = (vocab_size, d_model, n_heads, n_layers, context)
+            raise ValueError(f"GPT: expected positive sizes, got {sizes}")
         self.context = context
         self.tok, self.pos = Embedding(vocab_size, d_model), PositionalEmbedding(context, d_model)
         self.blocks = [TransformerBlock(d_model, n_heads) for _ in range(n_layers)]
@@ -224,7 +222,7 @@ def check_sampling(logits, temperature, top_k, top_p):
 def sample(logits, rng, temperature=1.0, top_k=None, top_p=None):
     """Draw one id for each row of logits (B, V) -> (B,) int64; temperature 0 takes the most likely.
 
-    `rng` is a NumPy Generator, of which one number a row is used. Raises ValueError for settings out of range.
+    `rng` is a NumPy Generator; one number a row is used. Raises ValueError for settings out of range.
     """
     logits = np.asarray(logits, dtype=np.float64)
     check_sampling(logits, temperature, top_k, top_p)
@@ -241,7 +239,7 @@ def sample(logits, rng, temperature=1.0, top_k=None, top_p=None):
 
 
 def generate(model, ids, n, temperature=1.0, top_k=None, top_p=None, seed=0, stop=None):
-    """Append up to n ids to the prompts ids (B, T), T >= 1 -> (B, T + n), or fewer where all rows have stopped.
+    """Append n ids to the prompts ids (B, T) -> (B, T + n), or fewer where all rows have stopped.
 
     Each id is drawn by `sample` from the model's logits for the last `model.context` ids. With `stop`, an id,
     a row that has drawn it goes on with it only, and the work ends when all rows have.
