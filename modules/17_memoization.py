@@ -712,6 +712,17 @@ for prompt, text in zip(uneven, got, strict=True):
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. How many bytes do the caches of a GPT with 4 layers, d_model 128 and context 512 take for 64 texts in float32?
+# 2. Texts of unequal length could be filled up on the left with a padding token. Show which logits change, and why.
+# 3. With positions that are relative (rotary), what must be computed anew when the oldest token falls out?
+#
+# ## Elsewhere
+#
+# Servers such as vLLM keep the cache in pages, so that texts of unequal length share the memory; Hugging Face's
+# `generate` calls it `past_key_values`. Many models share keys and values among heads to make it smaller.
+#
 # ## Summary
 #
 # - In a causal model the keys and values of the past never change: keep them, and read each token once.

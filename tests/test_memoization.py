@@ -1,4 +1,4 @@
-"""Lesson 17: cached decoding against the model that remembers nothing, and against PyTorch's kind of cache."""
+"""Lesson 17: cached decoding against the model that remembers nothing."""
 
 import numpy as np
 import pytest
