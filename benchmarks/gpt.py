@@ -2,9 +2,9 @@
 
     python benchmarks/gpt.py [--json] [--seconds 10] [--threads 2]
 
-4 pre-norm blocks, d_model 128, 4 heads, context 512, vocabulary 256. A training step is forward, cross-entropy,
+4 blocks, d_model 128, 4 heads, context 512, vocabulary 256. A training step is forward, cross-entropy,
 backward and AdamW on 16 x 256 tokens. Decoding is greedy with a key-value cache, 256 new tokens from an empty
-prompt, for 1 and 64 texts. PyTorch gets our weights; loss, gradients and decoded logits are compared before the
+prompt, for 1 and 64 texts. PyTorch gets our weights; loss, gradients and decoded logits are compared before
 clock runs. Each works in a process of its own, in turn, while the other waits. Printed: medians in tokens/s.
 """
 
@@ -183,7 +183,7 @@ class Child:
 
 
 def agreement(children):
-    """The largest difference of loss, decoded logits and gradients, relative to the largest number of each."""
+    """Largest difference of loss, decoded logits and gradients, relative to the largest number of each."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name, child in children.items():
