@@ -5,7 +5,7 @@
 4 blocks, d_model 128, 4 heads, context 512, vocabulary 256. A training step is forward, cross-entropy,
 backward and AdamW on 16 x 256 tokens. Decoding is greedy with a key-value cache, 256 new tokens from an empty
 prompt, for 1 and 64 texts. PyTorch gets our weights; loss, gradients and decoded logits are compared before
-the clock runs. Each works in a process of its own, in turn, while the other waits. Printed: medians, tokens/s.
+the clock runs. Each has a process of its own, in turn, while the other waits. Printed: medians, tokens/s.
 """
 
 from __future__ import annotations
