@@ -27,6 +27,7 @@ _LESSONS = {
     "embeddings": "11",
     "attention": "12",
     "transformers": "13",
+    "memoization": "17",
 }
 _HOMES = {
     "Tensor": "tensor",
@@ -255,6 +256,17 @@ _HOMES = {
     "layer_norm_forward": "transformers",
     "layer_norm_vjp": "transformers",
     "sample": "transformers",
+    "Decoder": "memoization",
+    "KVCache": "memoization",
+    "advance": "memoization",
+    "attend": "memoization",
+    "fold_norm": "memoization",
+    "folded": "memoization",
+    "gelu_in_place": "memoization",
+    "generate_cached": "memoization",
+    "new_caches": "memoization",
+    "normalised": "memoization",
+    "one_blas_thread": "memoization",
 }
 
 

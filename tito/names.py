@@ -14,6 +14,7 @@ MODULES: dict[str, str] = {
     "embeddings": "11",
     "attention": "12",
     "transformers": "13",
+    "memoization": "17",
 }
 
 NAMES: dict[str, str] = {
@@ -243,4 +244,15 @@ NAMES: dict[str, str] = {
     "layer_norm_forward": "transformers",
     "layer_norm_vjp": "transformers",
     "sample": "transformers",
+    "Decoder": "memoization",
+    "KVCache": "memoization",
+    "advance": "memoization",
+    "attend": "memoization",
+    "fold_norm": "memoization",
+    "folded": "memoization",
+    "gelu_in_place": "memoization",
+    "generate_cached": "memoization",
+    "new_caches": "memoization",
+    "normalised": "memoization",
+    "one_blas_thread": "memoization",
 }
