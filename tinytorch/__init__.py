@@ -194,6 +194,7 @@ _HOMES = {
     "pixel_matrix": "spatial",
     "row_blocks": "spatial",
     "scratch": "spatial",
+    "set_convolution": "spatial",
     "sliding_windows": "spatial",
     "spread": "spatial",
     "window_entry": "spatial",

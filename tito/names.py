@@ -182,6 +182,7 @@ NAMES: dict[str, str] = {
     "pixel_matrix": "spatial",
     "row_blocks": "spatial",
     "scratch": "spatial",
+    "set_convolution": "spatial",
     "sliding_windows": "spatial",
     "spread": "spatial",
     "window_entry": "spatial",
