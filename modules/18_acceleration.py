@@ -857,8 +857,8 @@ def conv2d_fused(
     """activation(scale * max_pool(convolution) + b) in one pass over blocks; for inference.
 
     Shapes: x (N, C, H, W), w (O, C, KH, KW), b and scale (O,) or None -> (N, O, OH // pool, OW // pool). The
-    pool's windows do not overlap. `path` is "winograd" or "im2col", chosen by shape unless given; `filters` are
-    the filters prepared for it. Raises ValueError for an unknown activation or path, or Winograd with filters
+    pool's windows do not overlap. `path` is "winograd" or "im2col", chosen by shape unless given; `filters`
+    are the filters prepared for it. Raises ValueError for an unknown activation or path, or Winograd with filters
     that are not 3x3 at stride 1.
     """
     (O, C, KH, KW), padding = w.shape, pair(padding)
@@ -982,7 +982,7 @@ use_winograd(False)
 # %% nbgrader={"grade_id": "chain-end", "solution": true}
 #| export
 def chain_end(kinds, i):
-    """Where the chain that begins with the convolution kinds[i] ends: norm, pool, norm, activation, if next."""
+    """Where the chain that begins with kinds[i], a convolution, ends: norm, pool, norm, activation."""
     ### BEGIN SOLUTION
     i += 1
     for part in ("norm", "pool", "norm", "activation"):
@@ -1078,7 +1078,8 @@ class Chain:
             self.filters[path] = prepare_filters(self.w, path)
         return apply(
             conv2d_fused, x, w=self.w, b=self.b, stride=self.conv.stride, padding=self.conv.padding,
-            pool=self.pool, scale=self.scale, activation=self.activation, path=path, filters=self.filters[path],
+            pool=self.pool, scale=self.scale, activation=self.activation, path=path,
+            filters=self.filters[path],
         )  # fmt: skip
 
 
