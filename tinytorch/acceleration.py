@@ -313,9 +313,9 @@ def conv2d_fused(
     """activation(scale * max_pool(convolution) + b) in one pass over blocks; for inference.
 
     Shapes: x (N, C, H, W), w (O, C, KH, KW), b and scale (O,) or None -> (N, O, OH // pool, OW // pool). The
-    pool's windows do not overlap. `path` is "winograd" or "im2col", chosen by shape unless given; `filters`
-    are the filters prepared for it. Raises ValueError for an unknown activation or path, or Winograd with filters
-    that are not 3x3 at stride 1.
+    pool's windows do not overlap. `path` is "winograd" or "im2col", chosen by shape unless given;
+    `filters` are the filters prepared for it. Raises ValueError for an unknown activation or path, or
+    Winograd with filters that are not 3x3 at stride 1.
     """
     (O, C, KH, KW), padding = w.shape, pair(padding)
     check_fused(w.shape, stride, padding, pool, activation, path)
