@@ -1,12 +1,15 @@
 """How fast tinytorch trains and runs a convolutional network, beside PyTorch's CPU build where installed.
 
-    python benchmarks/vision.py [--json] [--seconds 20] [--batch 250] [--threads 2]
+    python benchmarks/vision.py [--json] [--seconds 20] [--batch 250] [--threads 2] [--accelerated]
 
 The network, 1.97 M parameters, on (N, 3, 32, 32) in channels-last memory: conv 2x2 3->24 with bias, GELU
 (tanh form); three groups 24->64->256->256, each conv 3x3, max-pool 2, batch norm, GELU, conv 3x3, batch
 norm, GELU; max-pool 3; linear 256->10. A training step is forward, cross-entropy with label smoothing 0.2,
 backward and SGD with Nesterov momentum. PyTorch gets our weights, and its logits, loss, gradients and
 inference are compared with ours before the clock runs.
+
+With --accelerated a third process, "fast", runs our network with module 18's paths: Winograd's transform in
+training, accelerate(model) for inference. All are timed in the same turns, beside the plain one.
 
 Both are timed step by step in turn (A B A B), each in a process of its own, so that neither's threads or
 memory pools are in the other's way. While one works the other waits for a line on its standard input;
@@ -61,7 +64,7 @@ def tinytorch_network():
     return Sequential(Conv2d(3, 24, 2), GELU(), *groups, *head)
 
 
-def tinytorch_work(size, threads):
+def tinytorch_work(size, threads, fast=False):
     """The functions `train` and `infer`, one step each, and `weights` and `check` for the comparison."""
     from tinytorch import SGD, CrossEntropyLoss, Tensor, no_grad
     from tinytorch.activations import set_num_threads
@@ -69,6 +72,11 @@ def tinytorch_work(size, threads):
     set_num_threads(threads)
     net, loss, (x, y) = tinytorch_network(), CrossEntropyLoss(SMOOTHING), batch_of(size)
     x = Tensor(x)
+    if fast:
+        from tinytorch.acceleration import accelerate, use_winograd
+
+        use_winograd()
+        net = accelerate(net)
     optimizer = SGD(net.parameters(), LR, MOMENTUM, nesterov=True)
 
     def backward(images=x, labels=y):
@@ -162,7 +170,10 @@ def serve(kind, size, threads):
     """In the child: for every line on standard input do that work and answer with its seconds, or a file
     name.
     """
-    work = (tinytorch_work if kind == "ours" else torch_work)(size, threads)
+    if kind == "torch":
+        work = torch_work(size, threads)
+    else:
+        work = tinytorch_work(size, threads, fast=kind == "fast")
     print("ready", flush=True)
     for line in sys.stdin:
         name, _, path = line.strip().partition(" ")
@@ -204,16 +215,21 @@ class Child:
 
 
 def agreement(children, check):
-    """The largest difference between our results and PyTorch's, relative to the largest number of each
-    array.
+    """For each of our networks the largest difference between its results and PyTorch's, relative to the
+    largest number of each array.
     """
-    results = []
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, child in children.items():
             child.ask(f"{check} {folder}/{name}.npz")
             with np.load(f"{folder}/{name}.npz") as arrays:
-                results.append([arrays[key] for key in arrays.files])
-    pairs = list(zip(*results, strict=True))
+                results[name] = [arrays[key] for key in arrays.files]
+    wanted = results.pop("torch")
+    return {name: differences(arrays, wanted) for name, arrays in results.items()}
+
+
+def differences(arrays, wanted):
+    pairs = zip(arrays, wanted, strict=True)
     off = [float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)) for a, b in pairs]
     groups = {"logits": off[:1], "loss": off[1:2], "gradients": off[2:-1], "inference": off[-1:]}
     return {name: float(f"{max(values):.1e}") for name, values in groups.items()}
@@ -321,7 +337,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=20, help="for each of training and inference")
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--serve", choices=["ours", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--accelerated", action="store_true", help="time module 18's paths in the same run")
+    parser.add_argument("--serve", choices=["ours", "fast", "torch"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.batch < 2 or args.threads < 1:
         parser.error(f"expected --batch >= 2 and --threads >= 1, got {args.batch} and {args.threads}")
@@ -340,7 +357,7 @@ def main():
 def run(args, say):
     """Compare, then time, everything; the report as it is printed."""
     with_torch = importlib.util.find_spec("torch") is not None
-    kinds = ["ours", "torch"] if with_torch else ["ours"]
+    kinds = ["ours", *(["fast"] if args.accelerated else []), *(["torch"] if with_torch else [])]
     children = {kind: Child(kind, args.batch, args.threads) for kind in kinds}
     report = {
         "benchmark": "vision", "unit": "images/s", "batch": args.batch, "threads": args.threads,
@@ -351,12 +368,14 @@ def run(args, say):
         # Over 250 pictures a few of the 3.6 million pooling windows hold two values that float32 cannot tell
         # apart, and the libraries pass the gradient to different ones: held against float64, PyTorch's
         # gradients are then off by up to 4e-2 and ours by 1e-2. The gate is therefore a batch without them.
-        report["agreement"] = agreement(children, "check_few")
-        report["agreement_full_batch"] = agreement(children, "check")
-        for key in ("agreement", "agreement_full_batch"):
-            say(f"{key}: largest difference to PyTorch, relative:", report[key])
-        if max(report["agreement"].values()) > 1e-3:
-            raise SystemExit(f"benchmarks/vision.py: the two networks disagree: {report['agreement']}")
+        for key, check in (("agreement", "check_few"), ("agreement_full_batch", "check")):
+            found = agreement(children, check)  # all at once: each check moves the running averages
+            report[key] = found["ours"]
+            if args.accelerated:
+                report[f"{key}_fast"] = found["fast"]
+            say(f"{key}: largest difference to PyTorch, relative:", found)
+            if key == "agreement" and max(max(off.values()) for off in found.values()) > 1e-3:
+                raise SystemExit(f"benchmarks/vision.py: the networks disagree: {found}")
     else:
         say("PyTorch is not installed: ratio is null (install it with `pip install torch` to compare)")
     for work in WORK:
@@ -367,11 +386,18 @@ def run(args, say):
             "ours": rates["ours"]["median"], "torch": rates["torch"]["median"] if with_torch else None,
             "ratio": ratio, "details": rates,
         }  # fmt: skip
+        if args.accelerated:
+            fast = rates["fast"]["median"]
+            report[work]["fast"] = fast
+            report[work]["fast_to_ours"] = round(fast / rates["ours"]["median"], 3)
+            report[work]["fast_ratio"] = round(fast / rates["torch"]["median"], 3) if with_torch else None
         for name, rate in rates.items():
             low, high = rate["middle_half"]
             say(f"{work} {name:6}{rate['median']:8.1f} images/s, middle half {low:.1f} to {high:.1f}, "
                 f"{len(rate['samples'])} steps")  # fmt: skip
         say(f"{work} ratio {ratio}")
+        if args.accelerated:
+            say(f"{work} fast: {report[work]['fast_to_ours']} of ours, ratio {report[work]['fast_ratio']}")
     for child in children.values():
         child.close()
     return report

@@ -544,6 +544,23 @@ def image_blocks(N, bytes_per_image):
     return range(0, N, step), step
 
 
+# %% [markdown]
+# `set_convolution` is a place for later: it does nothing until lesson 18 hands in another way to convolve.
+
+# %%
+#| export
+_other_path = None
+
+
+def set_convolution(path):
+    """Lesson 18 plugs in here: `path(x, w, b, stride, padding)` is asked first, and returns y or None.
+
+    With None conv2d_forward goes its own way; `set_convolution(None)` takes the path out again.
+    """
+    global _other_path
+    _other_path = path
+
+
 # %%
 #| export
 def conv2d_forward(x, w, b=None, stride=1, padding=0):
@@ -552,6 +569,9 @@ def conv2d_forward(x, w, b=None, stride=1, padding=0):
     Shapes: x (N, C, H, W), w (O, C, KH, KW), b (O,) or None -> (N, O, OH, OW) in channels-last memory.
     `padding` is a number or a pair (rows, columns).
     """
+    faster = _other_path and _other_path(x, w, b, stride, padding)
+    if faster is not None:
+        return faster
     N, C, H, W = x.shape
     O, _, KH, KW = w.shape
     PH, PW = pair(padding)

@@ -28,6 +28,7 @@ __all__ = [
     "filter_matrix",
     "BLOCK_BYTES",
     "image_blocks",
+    "set_convolution",
     "conv2d_forward",
     "conv2d_naive_gradients",
     "spread",
@@ -187,12 +188,27 @@ def image_blocks(N, bytes_per_image):
     return range(0, N, step), step
 
 
+_other_path = None
+
+
+def set_convolution(path):
+    """Lesson 18 plugs in here: `path(x, w, b, stride, padding)` is asked first, and returns y or None.
+
+    With None conv2d_forward goes its own way; `set_convolution(None)` takes the path out again.
+    """
+    global _other_path
+    _other_path = path
+
+
 def conv2d_forward(x, w, b=None, stride=1, padding=0):
     """Convolution as blocks of im2col and matrix product; the same numbers as conv2d_naive.
 
     Shapes: x (N, C, H, W), w (O, C, KH, KW), b (O,) or None -> (N, O, OH, OW) in channels-last memory.
     `padding` is a number or a pair (rows, columns).
     """
+    faster = _other_path and _other_path(x, w, b, stride, padding)
+    if faster is not None:
+        return faster
     N, C, H, W = x.shape
     O, _, KH, KW = w.shape
     PH, PW = pair(padding)

@@ -1,0 +1,107 @@
+"""Wrong solutions of 18_acceleration."""
+
+from tests.mutants import Mutant
+
+MUTANTS = [
+    Mutant("higher-roof", "attainable", "np.minimum", "np.maximum", "the higher roof"),
+    Mutant("half-the-operations", "conv2d-cost", "2 * N * O", "N * O", "counts no additions"),
+    Mutant("forgets-the-filters", "conv2d-cost", " + O * C * KH * KW", "", "filters are moved for nothing"),
+    Mutant("mean-time", "best-rate", "min(times)", "(sum(times) / len(times))", "the mean of the runs"),
+    Mutant("no-warm-up", "best-rate", "    work()\n    times", "    times", "times the first run"),
+    Mutant("block-rounds-down", "block-size", "-(-N // threads)", "N // threads", "a block too many"),
+    Mutant(
+        "empty-block",
+        "block-size",
+        "max(1, min(budget // bytes_per_image, fair))",
+        "min(budget // bytes_per_image, fair)",
+        "blocks of no image",
+    ),
+    Mutant("last-block-too-long", "over-blocks", "min(n + step, N)", "n + step", "slices beyond N"),
+    Mutant("eps-after-root", "batch-norm-line", "np.sqrt(var + eps)", "(np.sqrt(var) + eps)", "eps outside"),
+    Mutant("shift-unscaled", "batch-norm-line", "beta - scale * mean", "beta - mean", "mean not scaled"),
+    Mutant("bias-unscaled", "fold-line", "scale * b + shift", "b + shift", "the bias is not scaled"),
+    Mutant(
+        "scale-after-bias",
+        "finish-block",
+        "z += b",
+        "z += b if scale is None else scale * b",
+        "the bias is scaled too",
+    ),
+    Mutant("pools-one-row", "finish-block", "range(1, pool * pool)", "range(1, pool)", "the first row only"),
+    Mutant("tile-transposed", "winograd-tile", "BT @ d @ BT.T", "BT @ d.T @ BT.T", "patch turned over"),
+    Mutant(
+        "filters-transposed",
+        "winograd-filters",
+        "transpose(2, 3, 1, 0)",
+        "transpose(3, 2, 1, 0)",
+        "filters with rows and columns swapped",
+    ),
+    Mutant(
+        "filters-mixed",
+        "winograd-filters",
+        ".reshape(16, C, O)",
+        ".reshape(16, O, C).transpose(0, 2, 1)",
+        "right shape, mixed channels",
+    ),
+    Mutant("patches-swapped", "winograd-patches", "V[:, j] for j", "V[j] for j", "rows and columns swapped"),
+    Mutant(
+        "patches-one-column-on",
+        "winograd-patches",
+        "k : k + 2 * tw : 2",
+        "min(k, 2) : min(k, 2) + 2 * tw : 2",
+        "the last column is the one before",
+    ),
+    Mutant(
+        "outputs-transposed", "winograd-outputs", "z[:, i::2, j::2]", "z[:, j::2, i::2]", "tiles turned over"
+    ),
+    Mutant(
+        "outputs-not-cut",
+        "winograd-outputs",
+        "tile[:, : target.shape[1], : target.shape[2]]",
+        "tile",
+        "fails on odd sizes",
+    ),
+    Mutant(
+        "always-winograd",
+        "choose-path",
+        "if saved > MOVE_COST * 16 * tiles * (C + O)",
+        "if True",
+        "any 3x3 layer",
+    ),
+    Mutant(
+        "tiles-rounded-down",
+        "choose-path",
+        "((OH + 1) // 2) * ((OW + 1) // 2)",
+        "max(1, OH // 2) * max(1, OW // 2)",
+        "forgets the tiles over the edge",
+    ),
+    Mutant("stride-ignored", "choose-path", " or stride != 1", "", "Winograd at stride 2"),
+    Mutant(
+        "fused-forgets-scale",
+        "conv2d-fused",
+        "pool, scale, b, activation",
+        "pool, None, b, activation",
+        "no scale",
+    ),
+    Mutant(
+        "fused-first-block",
+        "conv2d-fused",
+        "product_block(images[block]",
+        "product_block(images[: block.stop - block.start]",
+        "the first images again and again",
+    ),
+    Mutant(
+        "chain-skips-nothing",
+        "chain-end",
+        'for part in ("norm", "pool", "norm", "activation")',
+        'for part in ("pool", "norm", "activation")',
+        "no normalisation before the pooling",
+    ),
+    Mutant(
+        "chain-takes-all",
+        "chain-end",
+        "if i < len(kinds) and kinds[i] == part:",
+        "while i < len(kinds) and kinds[i] == part:",
+        "two in a row",
+    ),
+]
