@@ -13,7 +13,7 @@ import numpy as np
 __all__ = [
     "seconds_a_call",
     "MOST_CALLS",
-    "calibrate",
+    "calls_per_sample",
     "bootstrap_interval",
     "relative_spread",
     "WIDE",
@@ -38,7 +38,7 @@ def seconds_a_call(fn, inner=1, clock=time.perf_counter):
 MOST_CALLS = 2**20
 
 
-def calibrate(fn, least=0.005, clock=time.perf_counter):
+def calls_per_sample(fn, least=0.005, clock=time.perf_counter):
     """The first of 1, 2, 4, ... calls of `fn()` that together take at least `least` seconds.
 
     Raises ValueError if even MOST_CALLS calls do not.
@@ -48,7 +48,7 @@ def calibrate(fn, least=0.005, clock=time.perf_counter):
         inner *= 2
         if inner > MOST_CALLS:
             raise ValueError(
-                f"calibrate: {MOST_CALLS} calls took under {least} s; the clock cannot measure this"
+                f"calls_per_sample: {MOST_CALLS} calls took under {least} s; the clock cannot measure this"
             )
     return inner
 
@@ -136,7 +136,7 @@ class Benchmark:
         """Warm up, calibrate, measure."""
         for _ in range(self.warmup):
             self.fn()
-        inner = calibrate(self.fn, self.least, self.clock)
+        inner = calls_per_sample(self.fn, self.least, self.clock)
         samples = [seconds_a_call(self.fn, inner, self.clock) for _ in range(self.repeats)]
         return Result(self.name, tuple(samples), inner)
 
@@ -203,7 +203,7 @@ def compare(a, b, names=("a", "b"), warmup=3, pairs=20, least=0.01, sample=0.005
         raise ValueError(f"compare: expected at least {FEW} pairs, got {pairs}")
     for _ in range(warmup):
         a(), b()
-    inner = tuple(calibrate(fn, sample, clock) for fn in (a, b))
+    inner = tuple(calls_per_sample(fn, sample, clock) for fn in (a, b))
     samples = paired_samples(a, b, pairs, inner, clock)
     results = [Result(name, tuple(s), n) for name, s, n in zip(names, samples, inner, strict=True)]
     if not all(math.isfinite(s) and s > 0 for s in samples[0] + samples[1]):

@@ -20,7 +20,7 @@ __all__ = [
     "fold_norm",
     "attend",
     "one_blas_thread",
-    "folded",
+    "folded_linear",
     "normalised",
     "gelu_in_place",
     "Decoder",
@@ -131,7 +131,7 @@ def one_blas_thread():
             library.set_num_threads(n)
 
 
-def folded(norm, linear):
+def folded_linear(norm, linear):
     """The weight (in, out) and bias of a linear layer with the layer norm before it folded in, contiguous."""
     w = linear.weight.data.T
     b = np.zeros(w.shape[1], w.dtype) if linear.bias is None else linear.bias.data
@@ -170,11 +170,11 @@ class Decoder:
         self.model, self.caches = model, new_caches(model, batch_size)
         self.tok, self.pos = model.tok.weight.data.copy(), model.pos.weight.data.copy()
         self.layers = [
-            (folded(b.norm1, b.attention.qkv), b.attention.out.weight.data.T.copy(), b.attention.out.bias.data.copy(),
-             folded(b.norm2, b.mlp.up), b.mlp.down.weight.data.T.copy(), b.mlp.down.bias.data.copy())
+            (folded_linear(b.norm1, b.attention.qkv), b.attention.out.weight.data.T.copy(), b.attention.out.bias.data.copy(),
+             folded_linear(b.norm2, b.mlp.up), b.mlp.down.weight.data.T.copy(), b.mlp.down.bias.data.copy())
             for b in model.blocks
         ]  # fmt: skip
-        self.head = folded(model.norm, model.head)
+        self.head = folded_linear(model.norm, model.head)
         self.ids = np.zeros((batch_size, model.context), np.int64)
         self.lengths = np.zeros(batch_size, np.int64)
 
