@@ -200,7 +200,7 @@ for text, unknown in (("aba", "q"), ("日本", "🙂"), ("12", "Z")):
 # %%
 #| export
 def check_ids(ids, vocab_size):
-    """`ids` as a list of ints. Raises ValueError for one outside 0 to vocab_size - 1, TypeError for other kinds."""
+    """`ids` as a list of ints. Raises ValueError for one that is no token, TypeError for other kinds."""
     checked = []
     for i in ids:
         try:
@@ -269,7 +269,7 @@ for c in "aé日🙂":
 def to_bytes(text):
     """The UTF-8 bytes of a text, a list of ints from 0 to 255.
 
-    Example: to_bytes("aé") is [97, 195, 169]. Raises ValueError for a lone surrogate, which UTF-8 cannot hold.
+    Example: to_bytes("aé") is [97, 195, 169]. Raises ValueError for a lone surrogate: UTF-8 has none.
     """
     ### BEGIN SOLUTION
     try:
@@ -723,13 +723,13 @@ class BPETokenizer:
 class BPETokenizer(BPETokenizer):
     @classmethod
     def train(cls, text, vocab_size=512):
-        """Learn from `text` until there are `vocab_size` tokens, or fewer where no pair is left that occurs twice.
+        """Learn from `text` up to `vocab_size` tokens, or fewer where no pair is left that occurs twice.
 
         Raises ValueError for a vocab_size below 257, the 256 bytes and `end`, and for a lone surrogate.
         """
         if vocab_size < 257:
             raise ValueError(
-                f"BPETokenizer.train: vocab_size {vocab_size} is too small; expected at least 257, 256 bytes and end"
+                f"BPETokenizer.train: vocab_size {vocab_size} is too small; expected at least 257"
             )
         return cls(learn_merges(text, vocab_size - 257))
 
@@ -907,7 +907,7 @@ assert got.endswith("A") and "\ufffd" in got, f"half a character and an A: expec
 # %% nbgrader={"grade_id": "as-json", "solution": true}
 #| export
 def as_json(tokenizer):
-    """What a tokenizer's file holds, a str. Raises TypeError for something that is no tokenizer of this module."""
+    """What a tokenizer's file holds, a str. Raises TypeError for what is no tokenizer of ours."""
     ### BEGIN SOLUTION
     if isinstance(tokenizer, BPETokenizer):
         return json.dumps({"format": 1, "type": "bpe", "merges": tokenizer.merges})
@@ -941,7 +941,7 @@ assert said == "TypeError", f"as_json('abc'): expected a TypeError, got {said}"
 # %%
 #| export
 def save_tokenizer(tokenizer, path):
-    """Write a tokenizer to a JSON file; `load_tokenizer` reads it. Raises FileNotFoundError without the folder."""
+    """Write a tokenizer to a JSON file. Raises FileNotFoundError without the folder."""
     path, content = Path(path), as_json(tokenizer)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: no folder {path.parent}; make it first")
@@ -974,7 +974,7 @@ class BPETokenizer(BPETokenizer):
 # %% nbgrader={"grade_id": "from-json", "solution": true}
 #| export
 def from_json(content):
-    """The tokenizer in a file's text. Raises ValueError, in one line, for anything `as_json` does not write."""
+    """The tokenizer in a file's text. Raises ValueError for anything that `as_json` does not write."""
     ### BEGIN SOLUTION
     try:
         found = json.loads(content)

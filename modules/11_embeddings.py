@@ -179,7 +179,7 @@ def as_ids(ids, V):
 # %%
 #| export
 class Embedding(Module):
-    """A table of learned rows. Shapes: ids (...) -> (..., embedding_dim), weight (num_embeddings, embedding_dim).
+    """A table of learned rows. Shapes: ids (...) -> (..., D), weight (num_embeddings, D), D = embedding_dim.
 
     Starts from the standard normal distribution. Raises ValueError for sizes below 1 and as `as_ids` does.
     """
@@ -289,7 +289,7 @@ plt.show()
 # %%
 #| export
 class PositionalEmbedding(Module):
-    """Learned rows for positions 0 to context - 1; `forward(T, start)` gives those of T tokens from `start` on.
+    """Learned rows for positions 0 to context - 1; `forward(T, start)` gives those of T tokens from `start`.
 
     Shape of the result: (T, d_model). Raises ValueError for positions beyond the context.
     """

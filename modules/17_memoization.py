@@ -158,7 +158,7 @@ print("positions 0 to 2 agree:", np.allclose(short, long[:, :3]))
 # %%
 #| export
 class KVCache:
-    """The keys and values of one attention layer: arrays (batch, n_heads, context, head_dim), filled up by `append`.
+    """Keys and values of one attention layer: arrays (batch, n_heads, context, head_dim), filled by `append`.
 
     `length` tells how many positions are in use.
     """
@@ -294,7 +294,7 @@ def new_caches(model, batch):
 # %% nbgrader={"grade_id": "advance", "solution": true}
 #| export
 def advance(model, ids, caches):
-    """Read new tokens `ids` (B, T) behind those in `caches`; the logits after the last one, an array (B, V)."""
+    """Read new tokens `ids` (B, T) behind those in `caches`; the logits (B, V) after the last one."""
     ### BEGIN SOLUTION
     model.eval()
     with no_grad():
@@ -435,7 +435,7 @@ assert off < 1e-12, f"fold_norm: the two sides differ by {off:.2g}; do the examp
 # %% nbgrader={"grade_id": "attend", "solution": true}
 #| export
 def attend(q, K, V, hidden=None):
-    """Attention of one query q (B, H, D) to keys and values (B, H, t, D) -> (B, H, D); `hidden` (B, 1, t) or None."""
+    """Attention of one query q (B, H, D) to k and v (B, H, t, D) -> (B, H, D); `hidden` (B, 1, t) or None."""
     scores = (K @ q[..., None])[..., 0] * q.dtype.type(q.shape[-1] ** -0.5)
     if hidden is not None:
         scores = np.where(hidden, -np.inf, scores)
@@ -464,6 +464,11 @@ for size, t in [(1, 5), (1, 3), (1000, 5)]:
 # `Decoder` copies the weights, so make a new one after training. `prefill` reads whole prompts with the model itself;
 # `step` reads one token for each text. Texts of unequal length keep their own `lengths`, and each is kept from
 # looking behind its own end. A large batch is shared out: each thread takes some texts through all layers.
+#
+# One more thing is done only once. Every layer norm begins by taking the mean away, so adding the same number to all
+# entries of `x` changes nothing in the model. The decoder uses that the other way round: it takes the mean out of
+# everything that is ever added to `x`, the embeddings and the weights of `out` and `down`. Then `x` always has mean 0,
+# and what is left of a layer norm is one division a row.
 #
 # What if the context is full? `generate` then drops the oldest token, and every other one moves up by one position.
 # Its positional embedding changes, and with it every key and value. Nothing in the cache is right any more,
@@ -495,12 +500,22 @@ def folded_linear(norm, linear):
     return np.ascontiguousarray(w), b, norm.eps
 
 
-def normalised(x, eps):
-    """x (B, D) with mean 0 and variance 1 in every row."""
-    D = x.shape[1]
-    x = x - np.add.reduce(x, axis=1, keepdims=True) / D
-    x /= np.sqrt(np.add.reduce(x * x, axis=1, keepdims=True) / D + eps)
-    return x
+def centred(a):
+    """A copy of `a` with the mean of its last dimension taken away, contiguous."""
+    return np.ascontiguousarray(a - a.mean(axis=-1, keepdims=True))
+
+
+def centred_linear(linear):
+    """The weight (in, out) and bias of a linear layer whose results have mean 0."""
+    return centred(linear.weight.data.T), centred(linear.bias.data)
+
+
+def normalised_product(x, w, b, eps):
+    """(x / sqrt(mean(x²) + eps)) @ w + b for x (B, D) of mean 0, w (D, O); the division comes last."""
+    y = x @ w
+    y /= np.sqrt(np.vecdot(x, x) / x.shape[1] + x.dtype.type(eps))[:, None]
+    y += b
+    return y
 
 
 def gelu_in_place(u):
@@ -524,10 +539,10 @@ class Decoder:
 
     def __init__(self, model, batch_size):
         self.model, self.caches = model, new_caches(model, batch_size)
-        self.tok, self.pos = model.tok.weight.data.copy(), model.pos.weight.data.copy()
+        self.tok, self.pos = centred(model.tok.weight.data), centred(model.pos.weight.data)
         self.layers = [
-            (folded_linear(b.norm1, b.attention.qkv), b.attention.out.weight.data.T.copy(), b.attention.out.bias.data.copy(),
-             folded_linear(b.norm2, b.mlp.up), b.mlp.down.weight.data.T.copy(), b.mlp.down.bias.data.copy())
+            (folded_linear(b.norm1, b.attention.qkv), *centred_linear(b.attention.out),
+             folded_linear(b.norm2, b.mlp.up), *centred_linear(b.mlp.down))
             for b in model.blocks
         ]  # fmt: skip
         self.head = folded_linear(model.norm, model.head)
@@ -555,9 +570,8 @@ class Decoder:
         or an empty one.
         """
         if len(prompts) != len(self.lengths) or min(len(p) for p in prompts) < 1:
-            raise ValueError(
-                f"prefill: expected {len(self.lengths)} prompts of at least 1 token, got lengths {[len(p) for p in prompts]}"
-            )
+            sizes = [len(p) for p in prompts]
+            raise ValueError(f"prefill: expected {len(self.lengths)} prompts of at least 1 token, got {sizes}")
         prompts = [np.asarray(p)[-self.ids.shape[1] :] for p in prompts]
         logits = np.empty((len(prompts), len(self.tok)), self.tok.dtype)
         for T in {len(p) for p in prompts}:
@@ -574,18 +588,15 @@ class Decoder:
         hidden = None if even else np.arange(t) > at[:, None, None]
         x = self.tok[tokens[rows]] + self.pos[at]
         for (qkv, out, out_b, up, down, down_b), cache in zip(self.layers, self.caches, strict=True):
-            h = normalised(x, qkv[2]) @ qkv[0]
-            h += qkv[1]
+            h = normalised_product(x, *qkv)
             K, V = cache.keys[rows], cache.values[rows]
             h = h.reshape(B, 3, K.shape[1], K.shape[3])
             K[place], V[place] = h[:, 1], h[:, 2]
             x += attend(h[:, 0], K[:, :, :t], V[:, :, :t], hidden).reshape(B, -1) @ out
             x += out_b
-            u = normalised(x, up[2]) @ up[0]
-            u += up[1]
-            x += gelu_in_place(u) @ down
+            x += gelu_in_place(normalised_product(x, *up)) @ down
             x += down_b
-        logits[rows] = normalised(x, self.head[2]) @ self.head[0] + self.head[1]
+        logits[rows] = normalised_product(x, *self.head)
 
 
 # %% [markdown]

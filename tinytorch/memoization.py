@@ -21,7 +21,9 @@ __all__ = [
     "attend",
     "one_blas_thread",
     "folded_linear",
-    "normalised",
+    "centred",
+    "centred_linear",
+    "normalised_product",
     "gelu_in_place",
     "Decoder",
     "generate_cached",
@@ -29,7 +31,7 @@ __all__ = [
 
 
 class KVCache:
-    """The keys and values of one attention layer: arrays (batch, n_heads, context, head_dim), filled up by `append`.
+    """Keys and values of one attention layer: arrays (batch, n_heads, context, head_dim), filled by `append`.
 
     `length` tells how many positions are in use.
     """
@@ -89,7 +91,7 @@ def new_caches(model, batch):
 
 
 def advance(model, ids, caches):
-    """Read new tokens `ids` (B, T) behind those in `caches`; the logits after the last one, an array (B, V)."""
+    """Read new tokens `ids` (B, T) behind those in `caches`; the logits (B, V) after the last one."""
     model.eval()
     with no_grad():
         logits = model(np.asarray(ids), caches)
@@ -105,7 +107,7 @@ def fold_norm(gain, bias, w, b):
 
 
 def attend(q, K, V, hidden=None):
-    """Attention of one query q (B, H, D) to keys and values (B, H, t, D) -> (B, H, D); `hidden` (B, 1, t) or None."""
+    """Attention of one query q (B, H, D) to k and v (B, H, t, D) -> (B, H, D); `hidden` (B, 1, t) or None."""
     scores = (K @ q[..., None])[..., 0] * q.dtype.type(q.shape[-1] ** -0.5)
     if hidden is not None:
         scores = np.where(hidden, -np.inf, scores)
@@ -139,12 +141,22 @@ def folded_linear(norm, linear):
     return np.ascontiguousarray(w), b, norm.eps
 
 
-def normalised(x, eps):
-    """x (B, D) with mean 0 and variance 1 in every row."""
-    D = x.shape[1]
-    x = x - np.add.reduce(x, axis=1, keepdims=True) / D
-    x /= np.sqrt(np.add.reduce(x * x, axis=1, keepdims=True) / D + eps)
-    return x
+def centred(a):
+    """A copy of `a` with the mean of its last dimension taken away, contiguous."""
+    return np.ascontiguousarray(a - a.mean(axis=-1, keepdims=True))
+
+
+def centred_linear(linear):
+    """The weight (in, out) and bias of a linear layer whose results have mean 0."""
+    return centred(linear.weight.data.T), centred(linear.bias.data)
+
+
+def normalised_product(x, w, b, eps):
+    """(x / sqrt(mean(x²) + eps)) @ w + b for x (B, D) of mean 0, w (D, O); the division comes last."""
+    y = x @ w
+    y /= np.sqrt(np.vecdot(x, x) / x.shape[1] + x.dtype.type(eps))[:, None]
+    y += b
+    return y
 
 
 def gelu_in_place(u):
@@ -168,10 +180,10 @@ class Decoder:
 
     def __init__(self, model, batch_size):
         self.model, self.caches = model, new_caches(model, batch_size)
-        self.tok, self.pos = model.tok.weight.data.copy(), model.pos.weight.data.copy()
+        self.tok, self.pos = centred(model.tok.weight.data), centred(model.pos.weight.data)
         self.layers = [
-            (folded_linear(b.norm1, b.attention.qkv), b.attention.out.weight.data.T.copy(), b.attention.out.bias.data.copy(),
-             folded_linear(b.norm2, b.mlp.up), b.mlp.down.weight.data.T.copy(), b.mlp.down.bias.data.copy())
+            (folded_linear(b.norm1, b.attention.qkv), *centred_linear(b.attention.out),
+             folded_linear(b.norm2, b.mlp.up), *centred_linear(b.mlp.down))
             for b in model.blocks
         ]  # fmt: skip
         self.head = folded_linear(model.norm, model.head)
@@ -199,8 +211,9 @@ class Decoder:
         or an empty one.
         """
         if len(prompts) != len(self.lengths) or min(len(p) for p in prompts) < 1:
+            sizes = [len(p) for p in prompts]
             raise ValueError(
-                f"prefill: expected {len(self.lengths)} prompts of at least 1 token, got lengths {[len(p) for p in prompts]}"
+                f"prefill: expected {len(self.lengths)} prompts of at least 1 token, got {sizes}"
             )
         prompts = [np.asarray(p)[-self.ids.shape[1] :] for p in prompts]
         logits = np.empty((len(prompts), len(self.tok)), self.tok.dtype)
@@ -218,18 +231,15 @@ class Decoder:
         hidden = None if even else np.arange(t) > at[:, None, None]
         x = self.tok[tokens[rows]] + self.pos[at]
         for (qkv, out, out_b, up, down, down_b), cache in zip(self.layers, self.caches, strict=True):
-            h = normalised(x, qkv[2]) @ qkv[0]
-            h += qkv[1]
+            h = normalised_product(x, *qkv)
             K, V = cache.keys[rows], cache.values[rows]
             h = h.reshape(B, 3, K.shape[1], K.shape[3])
             K[place], V[place] = h[:, 1], h[:, 2]
             x += attend(h[:, 0], K[:, :, :t], V[:, :, :t], hidden).reshape(B, -1) @ out
             x += out_b
-            u = normalised(x, up[2]) @ up[0]
-            u += up[1]
-            x += gelu_in_place(u) @ down
+            x += gelu_in_place(normalised_product(x, *up)) @ down
             x += down_b
-        logits[rows] = normalised(x, self.head[2]) @ self.head[0] + self.head[1]
+        logits[rows] = normalised_product(x, *self.head)
 
     def slide(self, rows, tokens):
         """Drop the oldest token of full texts, add a new one and read the window anew; logits (n, V)."""
