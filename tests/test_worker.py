@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from submissions import pictures, submission
 
-from autograder import client, protocol, quality, sandbox, scorer
+from autograder import client, protocol, quality, rules, sandbox, scorer
 
 DATA = pictures(60)
 
@@ -249,9 +249,9 @@ def test_broken_rules_are_invalid_with_a_reason(tmp_path, change, reason):
 
 
 def test_surplus_code_counts_as_model(tmp_path, no_linters):
-    folder = submission(tmp_path / "s", "#" * 300_000)
-    code = 300_000 + (folder / "tinytorch" / "__init__.py").stat().st_size
-    expected = (folder / "model.safetensors").stat().st_size + code - 256_000
+    folder = submission(tmp_path / "s", "#" * 450_000)
+    code = 450_000 + (folder / "tinytorch" / "__init__.py").stat().st_size
+    expected = (folder / "model.safetensors").stat().st_size + code - rules.CODE_BYTES
     assert score(folder).metrics["size_bytes"] == expected
 
 

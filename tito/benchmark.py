@@ -109,7 +109,7 @@ def speed(
 
 @app.command()
 def size(model: Model, tinytorch: Package = None, as_json: Json = False) -> None:
-    """Bytes that count as the model: the file, a tokenizer beside it, and code over 256 KB."""
+    """Bytes that count as the model: the file, a tokenizer beside it, and code over 400 KB."""
     limit = rules.track("vision").limits.file_bytes
     with staged(model, tinytorch) as (folder, copy):
         counted = counted_bytes(folder, copy)
