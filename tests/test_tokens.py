@@ -89,6 +89,14 @@ def test_slow_models_get_fewer_rounds():
     assert len(found.samples) == tokens.LEAST_ROUNDS and len(found.latencies) == tokens.LEAST_QUERIES
 
 
+def test_very_slow_models_get_smaller_rounds():
+    """Regression: a model without a cache used up its whole wall clock in rounds of full size."""
+    model = Honest(1.0)
+    found = run(model, budget_s=0)
+    assert [p.shape for p in model.asked[:2]] == [(16, 64), (4, 64)] and found.faults == []
+    assert found.tokens_per_second == pytest.approx(4)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_busy_machine_does_not_make_an_honest_model_a_cheat(seed):
     jitter = np.random.default_rng(seed)
