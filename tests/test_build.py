@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from tito import notebook
-from tito.authoring import build, build_command, check
+from tito.authoring import _choose, build, build_command, check
 from tito.exporter import ExportError, export_notebook, export_text, public_names
 from tito.lessons import BuildError, find_lessons, lint
 
@@ -520,3 +520,9 @@ def test_cells_are_remembered_without_a_history(monkeypatch):
     monkeypatch.setattr(notebook, "ran", [])
     shell.run_cell("#| export\nwidth = 3", store_history=False)
     assert notebook.ran == ["#| export\nwidth = 3"]
+
+
+def test_a_name_means_the_assignment_before_the_module_of_that_name() -> None:
+    lessons = find_lessons(Path(__file__).resolve().parents[1])
+    for word, name in (("compression", "compression"), ("16", "16_compression"), ("autograd", "05_autograd")):
+        assert [lesson.name for lesson in _choose(lessons, [word])] == [name]

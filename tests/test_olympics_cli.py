@@ -237,6 +237,15 @@ def test_training_log(ws: Workspace) -> None:
     assert path == ws.root / "vision" / "training.json"
     log = json.loads(path.read_text())
     assert (log["seconds"], log["epochs"], len(log["history"])) == (4.0, 2, 2)
+    assert "division" not in log
+
+
+def test_training_log_declares_the_division(ws: Workspace) -> None:
+    (ws.root / "compression").mkdir(exist_ok=True)
+    history = [{"epoch": 1, "seconds": 1.5}]
+    path = olympics.save_training("compression", history, division="closed", checkpoint="ab")
+    log = json.loads(path.read_text())
+    assert (log["division"], log["checkpoint"], log["seconds"]) == ("closed", "ab", 1.5)
 
 
 def test_the_network_is_saved_as_it_ran_last(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

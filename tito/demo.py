@@ -31,7 +31,7 @@ from tito.notebook import TitoError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES_GRADED = ("05_autograd", "09_spatial")
-TRACK = "vision"
+TRACKS = ("vision", "compression")
 CRASH = "import os\n\nos._exit(1)\n"
 FORGERY = """
 import sys
@@ -79,7 +79,7 @@ def demo(
     lessons = sorted(path.name for path in (root / "source").iterdir())
     modules = [name for name in lessons if name[:2].isdigit()]
     graded = [name for name in modules if everything or name in MODULES_GRADED]
-    graded += [TRACK] if TRACK in lessons else []
+    graded += [track for track in TRACKS if track in lessons]
     for assignment in graded:
         instructor.generate(root, assignment)
     _step("a class of six", begin)
@@ -230,40 +230,47 @@ def hand_in(
         target.parent.mkdir(parents=True)
         nbformat.write(nb, target)
         notebooks[lesson] = target
-    if TRACK in graded and (student.trains or student.forges):
-        folder = work / TRACK
+    tracks = [track for track in TRACKS if track in graded]
+    if not tracks or not (student.trains or student.forges):
+        return work
+    if student.trains:
+        package = work / "package" / "tinytorch"
         for lesson in modules:
-            if student.trains:
-                export_notebook(notebooks[lesson], folder / "tinytorch", MODULES, NAMES)
-        nb = nbformat.read(notebooks[TRACK], as_version=4)
+            export_notebook(notebooks[lesson], package, MODULES, NAMES)
+        trained = train(package, level)
+    for track in tracks:
+        folder = work / track
+        nb = nbformat.read(notebooks[track], as_version=4)
         if any(is_export(cell) for cell in nb.cells):
-            write_text(folder / "network.py", export_text(nb, file="vision.ipynb", lesson=TRACK))
+            write_text(folder / "network.py", export_text(nb, file=f"{track}.ipynb", lesson=track))
         if student.trains:
-            train(folder, level)
+            shutil.copytree(package, folder / "tinytorch")
+            for name in ("model.safetensors", "training.json"):
+                shutil.copyfile(trained / track / name, folder / name)
         else:
             _fake(folder)
     return work
 
 
-def train(folder: Path, level: str) -> None:
-    """Train on digits with the student's own tinytorch, in the sandbox; leaves model and log in `folder`."""
+def train(package: Path, level: str) -> Path:
+    """Train on digits with the student's own tinytorch, in the sandbox; returns a folder with one a track."""
     script = Path(__file__).with_name("demo_training.py")
-    pictures = folder.parent / "digits.npz"
+    place = package.parent
+    pictures, results = place / "digits.npz", place / "trained"
     split = datasets.load("digits", "train")
     np.savez(pictures, images=split.images, labels=split.labels)
-    results = folder.parent / "trained"
-    results.mkdir()
+    for track in TRACKS:
+        (results / track).mkdir(parents=True)
     done = sandbox.run(
         [sys.executable, "-P", str(script), str(pictures), str(results), "7"],
-        readable=[script, pictures, folder / "tinytorch"], writable=[results], level=level,
-        env={"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+        readable=[script, pictures, package], writable=[results], level=level,
+        env={"PYTHONPATH": str(place), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
         limits=sandbox.Limits(wall_s=120, memory_bytes=2_000_000_000),
     )  # fmt: skip
     if done.returncode or done.reason:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise TitoError(f"tito demo: training failed: {done.reason or (said[-1] if said else 'no output')}")
-    for name in ("model.safetensors", "training.json"):
-        shutil.copyfile(results / name, folder / name)
+    return results
 
 
 def _fake(folder: Path) -> None:

@@ -14,7 +14,10 @@ import numpy as np
 
 
 def main() -> None:
-    """Train for some seconds, then write model.safetensors and training.json."""
+    """Train for some seconds, then write vision/ and compression/: model.safetensors and training.json.
+
+    The compression entry is the same network with its weights in 8 bits.
+    """
     pictures, target, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     import tinytorch as tt  # type: ignore[import-not-found]
 
@@ -50,9 +53,10 @@ def main() -> None:
         history.append(
             {"epoch": epoch, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
         )
-    tt.save(model, str(target / "model.safetensors"))
     log = {"seconds": time.perf_counter() - begin, "epochs": len(history), "history": history}
-    (target / "training.json").write_text(json.dumps(log))
+    for track, entry in (("vision", model), ("compression", tt.quantize(model, bits=8))):
+        tt.save(entry, str(target / track / "model.safetensors"))
+        (target / track / "training.json").write_text(json.dumps({**log, "division": "open"}))
 
 
 if __name__ == "__main__":

@@ -419,13 +419,15 @@ def _defined(source: str) -> Iterable[str]:
             yield from (ast.unparse(target) for target in node.targets)
 
 
-def save_training(track: str, history: Sequence[dict[str, Any]]) -> Path:
-    """Write training.json beside the model: seconds, epochs and the history that train_loop returned."""
+def save_training(track: str, history: Sequence[dict[str, Any]], **declared: str) -> Path:
+    """Write training.json beside the model: seconds, epochs and the history that train_loop returned.
+
+    `declared` is what the track asks for besides: division, and in the closed one checkpoint.
+    """
     seconds = sum(float(entry["seconds"]) for entry in history)
     path = folder(track) / "training.json"
-    write_text(
-        path, json.dumps({"seconds": seconds, "epochs": len(history), "history": list(history)}, indent=1)
-    )
+    log = {"seconds": seconds, "epochs": len(history), **declared, "history": list(history)}
+    write_text(path, json.dumps(log, indent=1))
     return path
 
 
