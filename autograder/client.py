@@ -213,6 +213,14 @@ class Worker:
         assert self._process, "Worker: use it in a with block"
         return max(self._process.memory()[1], self._own_peak)
 
+    def check_limits(self) -> None:
+        """Raise SubmissionError if the worker, or what it started, has gone over a limit by now."""
+        assert self._process, "Worker: use it in a with block"
+        self._process.memory()  # makes the supervisor look
+        with contextlib.suppress(TimeoutError):
+            if reason := self._process.wait(0.0).reason:
+                raise SubmissionError(reason)
+
     def _ask(
         self, message: dict[str, Any], arrays: list[NDArray[Any]], most: int
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:

@@ -152,6 +152,7 @@ def _measure(
                 rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples
             )
             tracks.MEASURES[rule.name](run)
+            worker.check_limits()
         finally:
             result.metrics["memory_bytes"] = worker.peak_memory() or None
             result.log = worker.log[:4000]

@@ -107,15 +107,6 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
             memory = min(memory, _exact_memory())
         peak = max(peak, memory)
         elapsed = time.monotonic() - start
-        if control_fd in ready:
-            order = control.recv(64)
-            if b"m" in order:
-                with contextlib.suppress(OSError):  # answered or not, the next look comes in a tick
-                    control.sendall(json.dumps({"memory": memory, "peak": peak}).encode() + b"\n")
-            if b"k" in order:
-                reason = "stopped by the grader"
-            elif not order:
-                reason = "the grader went away"
         if status is not None:
             break
         if elapsed > limits["wall_s"]:
@@ -128,6 +119,15 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
             reason = f"process limit: {processes - own} processes, {limits['processes']} allowed"
         elif threads - own > limits["threads"]:
             reason = f"thread limit: {threads - own} threads, {limits['threads']} allowed"
+        elif control_fd in ready:  # after the limits: whoever asks learns of a broken one first
+            order = control.recv(64)
+            if b"m" in order:
+                with contextlib.suppress(OSError):  # answered or not, the next look comes in a tick
+                    control.sendall(json.dumps({"memory": memory, "peak": peak}).encode() + b"\n")
+            if b"k" in order:
+                reason = "stopped by the grader"
+            elif not order:
+                reason = "the grader went away"
     seconds = time.monotonic() - start
     leftover = _kill_tree(pid, status)
     if status is None:

@@ -3,47 +3,59 @@
 from tests.mutants import Mutant
 
 MUTANTS = [
-    Mutant("char-unsorted", "char-train", "sorted(set(text))", "dict.fromkeys(text)", "order of appearance"),
-    Mutant("char-unknown-is-zero", "char-encode", "self.index[c]", "self.index.get(c, 0)", "hides unknown"),
-    Mutant("char-no-check", "char-decode", "check_ids(ids, self.vocab_size)", "ids", "-1 is the last id"),
+    Mutant("char-skips-unknown", "char-tokenizer", "return [self.index[c] for c in text]", "pass", "no ids"),
+    Mutant("char-no-name", "char-tokenizer", "{c!r}, the", "?, the", "the error names no character"),
+    Mutant("char-no-end", "char-tokenizer", "(self.characters + [END])[i]", "self.characters[i]", "no end"),
+    Mutant("pairs-not-weighted", "count-pairs", "+= n", "+= 1", "a word's count is not used"),
     Mutant(
-        "bytes-ignore", "to-bytes", 'text.encode("utf-8")', 'text.encode("utf-8", "ignore")', "loses text"
+        "pairs-once-a-word",
+        "count-pairs",
+        "zip(word, word[1:], strict=False)",
+        "set(zip(word, word[1:]))",
+        "",
     ),
-    Mutant("bytes-latin", "to-bytes", '"utf-8"', '"utf-16-le"', "another encoding"),
-    Mutant("pairs-once-a-piece", "count-pairs", "+= n", "+= 1", "ignores how often a piece occurs"),
-    Mutant("best-largest", "best-pair", "return min(", "return max(", "the largest of a tie"),
-    Mutant("best-single", "best-pair", "most < 2", "most < 1", "learns pairs that occur once"),
-    Mutant("merge-skips-one", "merge-pair", "i += 2", "i += 3", "loses the id after a pair"),
-    Mutant("naive-wrong-id", "learn-naive", "256 + len(merges)", "257 + len(merges)", "ids one too high"),
+    Mutant("pairs-overwritten", "count-pairs", "+= n", "= n", "the last word wins"),
+    Mutant("merge-overlaps", "merge", "i += 2", "i += 1", "an id is used twice"),
     Mutant(
-        "enter-keeps-zero", "enter-pairs", "if counts[pair] == 0:", "if counts[pair] < 0:", "never deletes"
+        "merge-first-only", "merge", "out.append(new)", "return word[:i] + (new,) + word[i + 2 :]", "once"
     ),
-    Mutant("enter-always-where", "enter-pairs", "if n > 0:", "if n != 0:", "notes pieces that leave"),
-    Mutant("learn-not-weighted", "learn-merges", "-times[k]", "-1", "takes out one occurrence only"),
-    Mutant("table-swapped", "token-table", "table[a] + table[b]", "table[b] + table[a]", "parts swapped"),
+    Mutant("merge-first-id", "merge", "== pair", "[:1] == pair[:1]", "looks at one id"),
     Mutant(
-        "encode-highest-first",
-        "encode-chunk",
-        "rank.get(pair, math.inf)",
-        "-rank.get(pair, -1)",
-        "wrong order",
+        "train-ties-large", "train-merges", "(-pairs[p], p)", "(-pairs[p], -p[0], -p[1])", "the larger pair"
+    ),
+    Mutant("train-ties-first-seen", "train-merges", "(-pairs[p], p)", "-pairs[p]", "ties by luck"),
+    Mutant("train-rarest", "train-merges", "(-pairs[p], p)", "(pairs[p], p)", "the rarest pair"),
+    Mutant(
+        "encode-leftmost", "encode-word", "ranks.get(p, len(ranks))", "p not in ranks", "leftmost, not lowest"
+    ),
+    Mutant("encode-highest", "encode-word", "ranks.get(p, len(ranks))", "-ranks.get(p, -1)", "highest rank"),
+    Mutant(
+        "encode-once", "encode-word", "256 + ranks[pair])", "256 + ranks[pair])\n        break", "one merge"
     ),
     Mutant(
-        "encode-shares-cache",
-        "bpe-encode",
-        "encode_chunk(to_bytes(chunk), self.rank)",
-        "to_bytes(chunk)",
-        "bytes",
+        "tokens-swapped",
+        "bpe-tokenizer",
+        "self.tokens[a] + self.tokens[b]",
+        "self.tokens[b] + self.tokens[a]",
+        "",
     ),
-    Mutant("decode-strict", "bpe-decode", 'errors="replace"', 'errors="strict"', "stops at half a character"),
-    Mutant("json-type", "as-json", '"type": "bpe"', '"type": "char"', "wrong type"),
-    Mutant("json-any-format", "from-json", "version != 1", "version is None", "reads every format"),
     Mutant(
-        "json-any-list",
-        "from-json",
-        "not isinstance(found[name], list)",
-        "found[name] is None",
-        "a text as list",
+        "decode-each",
+        "bpe-tokenizer",
+        'b"".join(self.tokens[i] for i in ids).decode("utf-8", errors="replace")',
+        '"".join(self.tokens[i].decode("utf-8", errors="replace") for i in ids)',
+        "characters are cut",
     ),
-    Mutant("bits-in-nats", "bits-per-byte", "math.log(2) * n_bytes", "n_bytes", "nats, not bits"),
+    Mutant("decode-strict", "bpe-tokenizer", ', errors="replace"', "", "half a character raises"),
+    Mutant(
+        "encode-first-time-only",
+        "bpe-tokenizer",
+        "ids.extend(self.known[chunk])",
+        "    ids.extend(self.known[chunk])",
+        "",
+    ),
+    Mutant("valid-own-id", "valid-merges", "i < 256 + k", "i <= 256 + k", "a merge may use itself"),
+    Mutant("valid-bytes-only", "valid-merges", "i < 256 + k", "i < 256", "merges of merges are refused"),
+    Mutant("valid-negative", "valid-merges", "0 <= i", "-9 <= i", "negative ids"),
+    Mutant("valid-true", "valid-merges", "type(i) is int", "isinstance(i, int)", "true is an id"),
 ]
