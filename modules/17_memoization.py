@@ -723,6 +723,92 @@ for prompt, text in zip(uneven, got, strict=True):
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## 8. What it brings
+#
+# The next cell writes 256 tokens with a GPT of four layers and takes the time of each: read anew, `model(ids)` on the
+# whole text, and with the decoder's memory. Before you run it: the text grows to 257 tokens. By how much should the
+# last token be slower than the first, on each way?
+
+# %% tags=["measure"]
+import matplotlib.pyplot as plt
+
+manual_seed(0)
+larger = GPT(256, context=512).eval()  # the sizes of benchmarks/gpt.py
+
+
+def seconds_each(write, n=256):
+    """Write n tokens, `write(token)` one after the other; the seconds of each, and the tokens."""
+    token, seconds, text = 0, [], []
+    for _ in range(n):
+        start = time.perf_counter()
+        token = int(write(token).argmax())
+        seconds.append(time.perf_counter() - start)
+        text.append(token)
+    return np.array(seconds), text
+
+
+def anew(token):
+    so_far.append(token)
+    return logits_of(larger, [so_far])[0, -1]
+
+
+so_far, decoder = [], Decoder(larger, 1)
+uncached, first_text = seconds_each(anew)
+cached, second_text = seconds_each(lambda token: decoder.step(np.array([token]))[0])
+print(f"the same text: {first_text == second_text}")
+print(f"read anew: {256 / uncached.sum():7,.0f} tokens/s; the last 32 take {1000 * np.median(uncached[-32:]):.2f} ms each")
+print(f"with memory: {256 / cached.sum():5,.0f} tokens/s; the last 32 take {1000 * np.median(cached[-32:]):.2f} ms each")
+
+# %% tags=["measure"]
+figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+axis.plot(1000 * uncached, label="read anew")
+axis.plot(1000 * cached, label="with memory")
+axis.set(xlabel="tokens written so far", ylabel="ms for the next token", yscale="log")
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# *The figure: milliseconds for the next token, on a logarithmic axis, against the length of the text. Read anew, a
+# token costs more the longer the text is; with memory the line stays almost flat, for the step's matrix products do
+# not depend on the text, and the attention to it is still the smaller part.*
+#
+# What it costs is memory: two arrays of 4 layers × 512 positions × 128 numbers, 4 bytes each, are 2 MB for **each** text.
+
+# %% tags=["nbval-check-output"]
+cache_bytes = sum(cache.keys.nbytes + cache.values.nbytes for cache in new_caches(GPT(256, context=512), batch=1))
+print(f"{cache_bytes / 1e6:.1f} MB for one text")
+
+# %% [markdown]
+# ## 9. What breaks
+#
+# **A decoder that is older than the weights.** It copied them. After one more step of training it answers for the
+# model of yesterday, without a word:
+
+# %% tags=["nbval-check-output"]
+model, old = small_gpt(), Decoder(small_gpt(), 1)
+model.head.weight.data = 2 * model.head.weight.data
+print("step agrees with the changed model:", np.allclose(old.step(np.array([3])), logits_of(model, [[3]])[:, -1]))
+print("a new decoder does:", np.allclose(Decoder(model, 1).step(np.array([3])), logits_of(model, [[3]])[:, -1]))
+
+# %% [markdown]
+# **A token that is none.** The embeddings would take -1 as their last row; the decoder asks first:
+
+# %% tags=["nbval-check-output"]
+try:
+    old.step(np.array([-1]))
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# **The wrong number of prompts.** The caches were made for one text:
+
+# %% tags=["nbval-check-output"]
+try:
+    old.prefill([[1, 2], [3]])
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. How many bytes do the caches of a GPT with 4 layers, d_model 128 and context 512 take for 64 texts in float32?
