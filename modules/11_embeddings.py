@@ -334,6 +334,33 @@ for T, start in ((3, 0), (8, 0), (1, 7), (3, 5)):
     assert np.allclose(np.asarray(places.weight.grad), wanted.T), f"T={T}, start={start}: only the rows read have a gradient"
 
 # %% [markdown]
+# ## 5. What breaks
+#
+# **A tokenizer and a table that do not belong together.** Tokens beyond the table are refused. Tokens of another
+# tokenizer that happen to lie inside it are not: every id finds a row, and the row means something else. Keep both
+# files together.
+
+# %% tags=["nbval-check-output"]
+table = Embedding(4, 2)
+attempt(table, [[0, 4]])
+print(table([[3, 0]]).shape, "and nobody asked whose ids these are")
+
+# %% [markdown]
+# **An order that is not there.** Without positions, a model that adds up its tokens' rows cannot tell two sentences
+# apart that have the same words. With positions it can:
+
+# %% tags=["nbval-check-output"]
+dog_bites_man, man_bites_dog = [0, 1, 2], [2, 1, 0]
+places = PositionalEmbedding(8, 2)
+bags = [table(ids).sum(dim=0).numpy() for ids in (dog_bites_man, man_bites_dog)]
+print("the same without positions:", np.allclose(*bags))
+marked = [((table(ids) + places(3)) ** 2).sum(dim=0).numpy() for ids in (dog_bites_man, man_bites_dog)]
+print("the same with positions:   ", np.allclose(*marked))
+
+# %% [markdown]
+# The square matters in the last line: a plain sum would add the same positions to both. What follows the embedding
+# has to look at a token and its place *together*, and attention does.
+#
 # ## Exercises
 #
 # 1. Rotary positions turn pairs of columns of a query and a key by an angle that grows with the position. Show that
