@@ -180,14 +180,13 @@ def test_fork_bomb(level):
     code = f"""
     import os, time
     marker = {marker!r}
-    while True:  # a count of tries could be used up while other programs hold the user's processes
+    for _ in range(400):  # bounded by itself: counting the machine's processes made two bombs at once give up
         try:
             if os.fork() == 0:
                 os.setsid()
+                time.sleep(200)
         except OSError:
             time.sleep(0.01)
-        if len(os.listdir("/proc")) > 500:  # for the machine's sake, should the sandbox fail
-            break
     time.sleep(200)
     """
     done = run(code, level, Limits(wall_s=120, processes=10, threads=100))
