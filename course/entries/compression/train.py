@@ -10,12 +10,13 @@ and two checkpoints while it runs: start it again and it goes on.
 import sys
 from pathlib import Path
 
-from tinytorch import prepare_qat, quantize, save
-
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[2]))  # tinytorch is not installed: the one of this checkout
 sys.path.insert(0, str(HERE.parent / "vision"))
 
 from train import fit, parser, start, write_log  # noqa: E402 (the vision entry's recipe)
+
+from tinytorch import prepare_qat, quantize, save  # noqa: E402
 
 WIDTHS = (64, 168, 168)  # 0.91 M weights: 0.46 MB in 4 bits
 BITS, QAT_EPOCHS, QAT_PEAK = 4, 2, 0.1

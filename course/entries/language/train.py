@@ -1,6 +1,6 @@
 """Train the language reference entry with tinytorch alone: a GPT of about a million parameters on TinyTalks.
 
-    python course/entries/language/train.py [--epochs 9] [--seed 0] [--out FOLDER]
+    python course/entries/language/train.py [--epochs 24] [--seed 0] [--out FOLDER]
 
 Writes tokenizer.json, model.safetensors (float16) and training.json to the folder, and checkpoint.safetensors
 while it runs: start it again and it goes on.
@@ -8,13 +8,17 @@ while it runs: start it again and it goes on.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from autograder import datasets
-from tinytorch import (
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[2]))  # tinytorch is not installed: the one of this checkout
+
+from autograder import datasets  # noqa: E402
+from tinytorch import (  # noqa: E402
     GPT,
     AdamW,
     BPETokenizer,
@@ -28,7 +32,6 @@ from tinytorch import (
     train_loop,
 )
 
-HERE = Path(__file__).resolve().parent
 VOCABULARY, CONTEXT = 512, 512
 ROWS = 4  # of CONTEXT tokens in one step
 LR, DECAY = 2e-3, 0.1
@@ -79,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()

@@ -10,14 +10,19 @@ that falls to zero, crops by 2 pixels, and a flip that alternates from epoch to 
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from network import Network, whiten
 
-from autograder import datasets
-from tinytorch import (
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[2]))  # tinytorch is not installed: the one of this checkout
+
+from network import Network, whiten  # noqa: E402
+
+from autograder import datasets  # noqa: E402
+from tinytorch import (  # noqa: E402
     Compose,
     CrossEntropyLoss,
     DataLoader,
@@ -32,7 +37,6 @@ from tinytorch import (
     train_loop,
 )
 
-HERE = Path(__file__).resolve().parent
 BATCH, MICRO = 2000, 125  # the optimizer steps every 2,000 pictures, computed 125 at a time
 STEM_EPOCHS = 3  # the stem's bias is trained this long, then frozen
 
