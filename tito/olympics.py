@@ -1,5 +1,5 @@
 """The Olympic tracks from the student's side: `tito olympics init|rules|submit|leaderboard`, and what track
-notebooks import: `LivePlot`, `folder`, `save_network`, `save_training`, `grade_cell`.
+notebooks import: `LivePlot`, `folder`, `given`, `save_network`, `save_training`, `grade_cell`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import typer
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from autograder import datasets, rules, scorer, scores, tokenizer
+from autograder import datasets, rules, scorer, scores, staging, tokenizer
 from autograder.client import SubmissionError, Worker
 from tito import benchmark, notebook, workspace
 from tito.exporter import export_text, is_export, write_text
@@ -352,6 +352,19 @@ def _zip(files: Sequence[Path], packed: Path, archive: Path) -> None:
 def dataset(track: str = "vision") -> str:
     """The data set a notebook works on: of pictures cifar10 where it is on this machine, digits otherwise."""
     return rules.track(track).dataset(datasets.usual())
+
+
+def given(track: str) -> Path:
+    """The folder with the model that the course gives for a track: model.safetensors, in speed a tokenizer too.
+
+    Raises TitoError where this machine has no copy of the course.
+    """
+    place = staging.REPOSITORY / "course" / "entries" / track
+    if not (place / MODEL).is_file():
+        raise TitoError(
+            f"the course's {track} model is not at {place / MODEL}: run this notebook in a clone of the course"
+        )
+    return place
 
 
 def folder(track: str) -> Path:
