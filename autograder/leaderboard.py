@@ -132,6 +132,39 @@ def show(exported: dict[str, Any], track: str) -> str:
     return head + "".join(_section(board) for board in boards)
 
 
+def overall(exported: dict[str, Any]) -> str:
+    """HTML of the four scores of each graded name and their sum, best first; a sentence where there is none.
+
+    A track on which a name has several entries counts its best one.
+    """
+    names: dict[str, dict[str, float]] = {}
+    for entry in exported["entries"]:
+        if entry["track"] in rules.TRACKS and entry["valid"] and entry["badge"] == "graded":
+            own = names.setdefault(entry["name"], {})
+            own[entry["track"]] = max(entry["points"], own.get(entry["track"], 0.0))
+    if not names:
+        return "<p>No graded entry yet.</p>"
+    rows = []
+    for name, own in sorted(names.items(), key=lambda item: (-sum(item[1].values()), item[0])):
+        cells = {
+            "Name": f"<strong>{escape(name)}</strong>",
+            "Sum": f"{sum(own.values()):.1f}",
+            **{
+                rule.title: f"{own[track]:.1f}" if track in own else "-"
+                for track, rule in rules.TRACKS.items()
+            },
+        }
+        rows.append("".join(f'<td data-label="{head}">{cell}</td>' for head, cell in cells.items()))
+    head = "".join(f'<th scope="col">{head}</th>' for head in cells)
+    caption = (
+        f"all tracks: sum of {len(rules.TRACKS)} scores, each out of 100; a track without an entry counts 0"
+    )
+    return (
+        f'<table class="ranking overall"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+    )
+
+
 def _section(board: Section) -> str:
     about = f"<p>{escape(ABOUT[board.dataset])}</p>" if board.dataset in ABOUT else ""
     drawn = "" if rules.track(board.track).text else plot(board)
@@ -176,6 +209,7 @@ def plot(board: Section) -> str:
         return base - (accuracy - bottom) / (1.0 - bottom) * (base - top)
 
     parts = [_axes(low, high, bottom, x, y, left, right, top, base)]
+    taken: list[tuple[float, float]] = []
     for label, accuracy, size in records:
         height = y(accuracy)
         if size is None:
@@ -187,8 +221,9 @@ def plot(board: Section) -> str:
             parts.append(f'<path class="star" d="{_diamond(x(size), height, 7)}"/>')
             anchor = "end" if x(size) > (left + right) / 2 else "start"
             shift = -11 if anchor == "end" else 11
+            beside = _free(x(size), height + 4, taken, 60)
             parts.append(
-                f'<text class="note" text-anchor="{anchor}" x="{x(size) + shift:.1f}" y="{height + 4:.1f}">'
+                f'<text class="note" text-anchor="{anchor}" x="{x(size) + shift:.1f}" y="{beside:.1f}">'
                 f"{escape(label)}</text>"
             )
     front = pareto(points)
@@ -366,10 +401,7 @@ def _marks(entries: Sequence[dict[str, Any]], x: Any, y: Any, right: int) -> lis
             ends = f'y1="{y(min(1, interval[1])):.1f}" y2="{y(max(0, interval[0])):.1f}"'
             parts.append(f'<line class="spread" x1="{at:.1f}" x2="{at:.1f}" {ends}/>')
         parts.append(_mark(entry["badge"], at, height))
-        label = height + 4
-        while any(abs(label - other) < 14 and abs(at - place) < 150 for place, other in taken):
-            label += 14
-        taken.append((at, label))
+        label = _free(at, height + 4, taken, 150)
         end = at > right - 150
         anchor, shift = ("end", -10) if end else ("start", 10)
         parts.append(
@@ -377,6 +409,14 @@ def _marks(entries: Sequence[dict[str, Any]], x: Any, y: Any, right: int) -> lis
             f"{escape(entry['name'][:28])}</text>"
         )
     return parts
+
+
+def _free(x: float, y: float, taken: list[tuple[float, float]], width: float) -> float:
+    """The height, y or below, at which a label beside x covers none of those in `taken`, which it joins."""
+    while any(abs(y - other) < 14 and abs(x - place) < width for place, other in taken):
+        y += 14
+    taken.append((x, y))
+    return y
 
 
 def _mark(badge: str, x: float, y: float) -> str:

@@ -6,6 +6,7 @@ the untouched release, a notebook that crashes its kernel, and one that tries to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -22,16 +23,20 @@ import numpy as np
 import typer
 from nbformat import NotebookNode
 
-from autograder import batch, datasets, leaderboard, sandbox
+from autograder import batch, datasets, leaderboard, sandbox, tokenizer
 from autograder.rebuild import grade_id
 from tito import course as instructor
+from tito import olympics
 from tito.exporter import export_notebook, export_text, is_export, write_text
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES_GRADED = ("05_autograd", "09_spatial")
-TRACKS = ("vision", "compression")
+TRACKS = ("vision", "language", "speed", "compression")
+TRAINED = ("vision", "language", "compression")  # in speed the class runs the course's model, closed division
+LATE = "emmy"  # hands in her tracks when the others have their grades already
+DIALOGUES, ROW = 1500, 64  # of TinyTalks, for the small GPT of the class; tokens of a row
 CRASH = "import os\n\nos._exit(1)\n"
 FORGERY = """
 import sys
@@ -92,22 +97,32 @@ def demo(
     )
     place = batch.Course(root, REPOSITORY / "tinytorch")
     _enrol(place)
-    found: list[Any] = []
+    settings = batch.Settings(chosen, "digits", cell_s=30)
+    early = [student.name for student in CLASS if student.name != LATE]
     for assignment in graded:
         _step(f"collect and grade {assignment}", begin)
         instructor.nbgrader(root, "collect", assignment, "--update")
-        settings = batch.Settings(chosen, "digits", cell_s=30)
         with instructor.plain_errors():
+            batch.grade(place, assignment, settings, students=early)
+    before = scores_of(publish(place)[0])
+    _step(f"a late entry: {LATE}", begin)
+    found: list[Any] = []
+    with instructor.plain_errors():
+        for assignment in graded:  # what has its grade already is not measured again
             found += batch.grade(place, assignment, settings)
     _step("export and leaderboard", begin)
     results, page = publish(place)
+    after = scores_of(results)
+    moved = [entry for entry, points in before.items() if after.get(entry) != points]
+    if moved:
+        raise TitoError(f"tito demo: a new entry moved the scores of {', '.join(map(' in '.join, moved))}")
     seconds = time.perf_counter() - begin
     if as_json:
         rows = [instructor._plain(judgement) for judgement in found]
         typer.echo(json.dumps({"grades": rows, "results": str(results), "page": str(page), "level": chosen,
-                               "seconds": round(seconds, 1)}))  # fmt: skip
+                               "unmoved": len(before), "seconds": round(seconds, 1)}))  # fmt: skip
         return
-    for line in table(found, graded):
+    for line in [*table(found, graded), *newcomer(before, after)]:
         typer.echo(line)
     typer.echo(f"\nresults        {results}")
     typer.echo(f"leaderboard    {page}")
@@ -125,6 +140,23 @@ def publish(place: batch.Course) -> tuple[Path, Path]:
         results, _ = export.write(export.collect(place, gradebook), place.root / "results.json")
         export.write(export.collect(place, gradebook, names="id"), place.root / "grades.json")
     return results, leaderboard.render(results, place.root / "leaderboard.html")
+
+
+def scores_of(results: Path) -> dict[tuple[str, str], float]:
+    """(name, track) -> score of 100, of every entry that an export holds."""
+    entries = json.loads(results.read_text(encoding="utf-8"))["entries"]
+    return {(entry["name"], entry["track"]): entry["points"] for entry in entries if entry["track"]}
+
+
+def newcomer(before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]) -> list[str]:
+    """What the late entries changed on the board: themselves, and no score of another."""
+    new = [f"{name} {track} {after[name, track]:g}" for name, track in after if (name, track) not in before]
+    kept = [f"{name} {track} {points:g}" for (name, track), points in before.items() if points]
+    lines = [f"New on the board after the others: {', '.join(new)}."]
+    lines.append(
+        f"Scores of the {len(before)} entries before them, unmoved: {', '.join(kept)}; 0 the others."
+    )
+    return ["", *(part for line in lines for part in textwrap.wrap(line, 108, subsequent_indent="  "))]
 
 
 def _enrol(place: batch.Course) -> None:
@@ -245,32 +277,50 @@ def hand_in(
             write_text(folder / "network.py", export_text(nb, file=f"{track}.ipynb", lesson=track))
         if student.trains:
             shutil.copytree(package, folder / "tinytorch")
-            for name in ("model.safetensors", "training.json"):
-                shutil.copyfile(trained / track / name, folder / name)
+            for path in (trained / track).iterdir():
+                shutil.copyfile(path, folder / path.name)
         else:
             _fake(folder)
     return work
 
 
 def train(package: Path, level: str) -> Path:
-    """Train on digits with the student's own tinytorch, in the sandbox; returns a folder with one a track."""
+    """Train on digits and dialogues with a student's own tinytorch, in the sandbox; a folder a track."""
     script = Path(__file__).with_name("demo_training.py")
     place = package.parent
-    pictures, results = place / "digits.npz", place / "trained"
+    data, results, given = place / "data.npz", place / "trained", olympics.given("speed")
     split = datasets.load("digits", "train")
-    np.savez(pictures, images=split.images, labels=split.labels)
-    for track in TRACKS:
+    words = tokenizer.load((given / olympics.TOKENIZER).resolve())  # a link to the language entry
+    ids: list[int] = []
+    for dialogue in datasets.load_text("tinytalks", "train").dialogues[:DIALOGUES]:
+        ids += [words.end, *words.encode(dialogue.text)]
+    rows = np.array(ids[: len(ids) // (ROW + 1) * (ROW + 1)]).reshape(-1, ROW + 1)
+    np.savez(data, images=split.images, labels=split.labels, rows=rows, vocabulary=words.vocab_size)
+    for track in TRAINED:
         (results / track).mkdir(parents=True)
     done = sandbox.run(
-        [sys.executable, "-P", str(script), str(pictures), str(results), "7"],
-        readable=[script, pictures, package], writable=[results], level=level,
+        [sys.executable, "-P", str(script), str(data), str(results), "7"],
+        readable=[script, data, package], writable=[results], level=level,
         env={"PYTHONPATH": str(place), "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
         limits=sandbox.Limits(wall_s=120, memory_bytes=2_000_000_000),
     )  # fmt: skip
     if done.returncode or done.reason:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise TitoError(f"tito demo: training failed: {done.reason or (said[-1] if said else 'no output')}")
+    shutil.copyfile(given / olympics.TOKENIZER, results / "language" / olympics.TOKENIZER)
+    _given_model(given, results / "speed")
     return results
+
+
+def _given_model(given: Path, folder: Path) -> None:
+    """A speed entry of the closed division: the course's own model, its log, and which file it came from."""
+    folder.mkdir()
+    for name in (olympics.MODEL, olympics.TOKENIZER):
+        shutil.copyfile(given / name, folder / name)
+    digest = hashlib.sha256((given / olympics.MODEL).read_bytes()).hexdigest()
+    log = json.loads((given / "training.json").read_text(encoding="utf-8"))
+    log |= {"division": "closed", "checkpoint": digest}
+    write_text(folder / "training.json", json.dumps(log))
 
 
 def _fake(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Train a small network on digits with the tinytorch beside it; `tito demo` runs this in the sandbox.
+"""Train a small network on digits and a small GPT on dialogues with the tinytorch beside it, in the sandbox.
 
-    python -P demo_training.py <pictures.npz> <folder for the results> <seed>
+    python -P demo_training.py <data.npz> <folder for the results> <seed>
 
 The package is the one on PYTHONPATH, a student's own: nothing here knows more of it than its public names.
 """
@@ -8,24 +8,41 @@ The package is the one on PYTHONPATH, a student's own: nothing here knows more o
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def main() -> None:
-    """Train for some seconds, then write vision/ and compression/: model.safetensors and training.json.
+def fit(optimizer: Any, loss_of: Callable[[Any], Any], n: int, batch: int, epochs: int, rng: Any) -> Any:
+    """Steps on `loss_of(indices)` in random order of n items; returns the log, a dict an epoch."""
+    history = []
+    for epoch in range(epochs):
+        order, losses, start = rng.permutation(n), [], time.perf_counter()
+        for i in range(0, n, batch):
+            loss = loss_of(order[i : i + batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.numpy()))
+        history.append(
+            {"epoch": epoch + 1, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
+        )
+    return history
 
-    The compression entry is the same network with its weights in 8 bits.
+
+def main() -> None:
+    """Train for some seconds, then write vision/, compression/ and language/: model and training.json.
+
+    The compression entry is the network of vision with its weights in 8 bits.
     """
-    pictures, target, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    data, target, seed = np.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     import tinytorch as tt  # type: ignore[import-not-found]
 
-    data = np.load(pictures)
     images, labels = data["images"].astype(np.float32) / 255, data["labels"]
-    rng = np.random.default_rng(seed)
-    if hasattr(tt, "manual_seed"):
-        tt.manual_seed(seed)
+    rows, rng = data["rows"], np.random.default_rng(seed)
+    tt.manual_seed(seed)
     model = tt.Sequential(
         tt.AvgPool2d(2),
         tt.Conv2d(3, 16, 3, padding=1),
@@ -39,23 +56,29 @@ def main() -> None:
         tt.Flatten(),
         tt.Linear(32 * 16, 10),
     )
-    loss_of, optimizer = tt.CrossEntropyLoss(), tt.Adam(model.parameters(), lr=2e-3)
-    history, begin = [], time.perf_counter()
-    for epoch in range(10):
-        order, losses, start = rng.permutation(len(images)), [], time.perf_counter()
-        for i in range(0, len(order), 50):
-            batch = order[i : i + 50]
-            loss = loss_of(model(tt.Tensor(images[batch])), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.numpy()))
-        history.append(
-            {"epoch": epoch, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
-        )
-    log = {"seconds": time.perf_counter() - begin, "epochs": len(history), "history": history}
-    for track, entry in (("vision", model), ("compression", tt.quantize(model, bits=8))):
+    cross_entropy = tt.CrossEntropyLoss()
+
+    def classify(batch: Any) -> Any:
+        return cross_entropy(model(tt.Tensor(images[batch])), labels[batch])
+
+    seen = fit(tt.Adam(model.parameters(), lr=2e-3), classify, len(images), 50, 10, rng)
+    gpt = tt.GPT(int(data["vocabulary"]), d_model=32, n_heads=4, n_layers=2, context=512)
+    read = fit(
+        tt.Adam(gpt.parameters(), lr=5e-3),
+        lambda batch: tt.language_loss(gpt, rows[batch]),
+        len(rows),
+        16,
+        1,
+        rng,
+    )
+    entries = {
+        "vision": (model, seen),
+        "compression": (tt.quantize(model, bits=8), seen),
+        "language": (gpt, read),
+    }
+    for track, (entry, history) in entries.items():
         tt.save(entry, str(target / track / "model.safetensors"))
+        log = {"seconds": sum(e["seconds"] for e in history), "epochs": len(history), "history": history}
         (target / track / "training.json").write_text(json.dumps({**log, "division": "open"}))
 
 

@@ -355,14 +355,14 @@ def dataset(track: str = "vision") -> str:
 
 
 def given(track: str) -> Path:
-    """The folder with the model that the course gives for a track: model.safetensors, in speed a tokenizer too.
+    """The folder with the model that the course gives for a track, and in speed its tokenizer.
 
     Raises TitoError where this machine has no copy of the course.
     """
     place = staging.REPOSITORY / "course" / "entries" / track
     if not (place / MODEL).is_file():
         raise TitoError(
-            f"the course's {track} model is not at {place / MODEL}: run this notebook in a clone of the course"
+            f"the course's {track} model is not at {place / MODEL}: work in a clone of the course"
         )
     return place
 
