@@ -173,7 +173,9 @@ def reason_of(cell: NotebookNode) -> str:
             return f"{output.ename}: {message}"[:400] if message else output.ename
     for output in cell.get("outputs", []):
         if output.output_type == "stream":
-            return " ".join(output.text.split())[:400]
+            return "; ".join(" ".join(line.split()) for line in output.text.splitlines() if line.strip())[
+                :400
+            ]
     return ""
 
 

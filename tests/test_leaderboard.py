@@ -101,6 +101,48 @@ class Outside(HTMLParser):
         ]
 
 
+def test_a_newcomer_moves_no_score_and_may_move_ranks():
+    newcomer = entry("Newton", 0.99, 50e3, 90.0)
+    (_, before), (_, after) = (
+        leaderboard.sections({"entries": found}, "vision") for found in (ENTRIES, [*ENTRIES, newcomer])
+    )
+    old = {e["name"]: (rank, e["points"]) for rank, e in zip(before.ranks, before.entries, strict=True)}
+    new = {e["name"]: (rank, e["points"]) for rank, e in zip(after.ranks, after.entries, strict=True)}
+    assert new.pop("Newton") == (1, 90.0)
+    assert {name: points for name, (_, points) in new.items()} == {
+        n: points for n, (_, points) in old.items()
+    }
+    assert [new[name][0] for name in ("Tie", "Curie")] == [2, 4]
+
+
+def test_overall_adds_the_best_graded_entry_of_each_track():
+    entries = [
+        entry("Ada", 0.9, 8e4, 70.0),
+        entry("Ada", 0.8, 8e4, 60.0, dataset="cifar10"),
+        of_track("speed", "Ada", points=20.5),
+        of_track("speed", "<i>Bo</i>", points=95.0),
+        entry("Forger", None, None, 99.0, valid=False),
+        entry("Course entry", 0.9, 8e6, 73.0, badge="reference"),
+    ]
+    table = leaderboard.overall({"entries": entries})
+    rows = [re.sub("<[^>]+>", " ", row).split() for row in table.split("<tbody>")[1].split("</tr>")[:-1]]
+    assert rows == [
+        ["&lt;i&gt;Bo&lt;/i&gt;", "95.0", "-", "-", "95.0", "-"],
+        ["Ada", "90.5", "70.0", "-", "20.5", "-"],
+    ]
+    assert "No graded entry yet" in leaderboard.overall({"entries": entries[-2:]})
+
+
+def test_labels_of_published_results_do_not_cover_each_other():
+    compression = {**entry("Mine", 0.89, 4e5, 70.0, dataset="cifar10"), "track": "compression"}
+    drawn = leaderboard.plot(leaderboard.sections({"entries": [compression]}, "compression")[0])
+    labels = re.findall(r'class="note"[^>]* x="([\d.]+)" y="([\d.]+)">', drawn)
+    places = [(float(x), float(y)) for x, y in labels]
+    assert len(places) == len(leaderboard.SEED_RECORDS["compression", "cifar10"])
+    for i, (x, y) in enumerate(places):
+        assert all(abs(x - a) > 50 or abs(y - b) > 13 for a, b in places[:i])
+
+
 def test_page_is_static_and_stands_alone(tmp_path):
     exported, _ = write(RESULTS, tmp_path / "results.json")
     page = leaderboard.render(exported, tmp_path / "public" / "leaderboard.html")

@@ -73,10 +73,6 @@ def test_every_lost_point_has_a_reason():
     assert "size 9 MB is above the half-way mark of 8 MB" in found.reasons[2]
 
 
-def test_a_newcomer_moves_nobody():
-    assert entry(accuracy=0.9) == entry(accuracy=0.9)
-
-
 def test_composite_adds_the_manual_mark():
     assert scores.composite({"accuracy": 40, "speed": 12.5}, 8) == 60.5
     assert scores.composite({"accuracy": 40}, None) == 40
