@@ -28,6 +28,11 @@ PACKAGES = (
 )  # all that a submission may import beside the standard library
 CLASSES = 10
 _LOG_BYTES = 1 << 16
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Threads of OpenBLAS wait for work by spinning, 2^26 clock cycles by default. That is longer than a short
+# answer takes, and on two cores they are in the way of the submission's own threads and of ours. 2^19 are
+# enough to be awake for the next product.
+_SHORT_SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "19"}
 
 
 class SubmissionError(Exception):
@@ -86,7 +91,7 @@ class Worker:
         self._process = sandbox.start(
             [sys.executable, "-I", "-B", "-u", str(script), *map(str, folders)],
             readable=[script, here / "protocol.py", self.submission, self.tinytorch / "tinytorch"],
-            env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+            env=dict.fromkeys(_THREAD_COUNTS, threads) | _SHORT_SPINNING,
             limits=self.limits, level=self.level, packages=PACKAGES,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

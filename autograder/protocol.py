@@ -21,6 +21,7 @@ MOST_HEADER = 1 << 16
 MOST_PAYLOAD = 1 << 30
 _LENGTHS = struct.Struct("<IQ")
 _CHUNK = 1 << 20
+_SMALL = 1 << 12
 
 
 class ProtocolError(Exception):
@@ -50,9 +51,12 @@ def write(
     if len(header) > MOST_HEADER:
         raise ProtocolError(f"the header has {len(header)} bytes: at most {MOST_HEADER} may be sent")
     payload = sum(array.nbytes for array in arrays)
-    _write(fd, _LENGTHS.pack(len(header), payload) + header, deadline)
-    for array in arrays:
-        _write(fd, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, deadline)
+    parts: list[bytes | memoryview] = [_LENGTHS.pack(len(header), payload) + header]
+    parts += [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays]
+    if payload <= _SMALL:  # in one piece: the other side wakes up once
+        parts = [b"".join(parts)]
+    for part in parts:
+        _write(fd, part, deadline)
 
 
 def read(
@@ -109,11 +113,10 @@ def _write(fd: int, data: bytes | memoryview, deadline: float | None) -> None:
 def _read(fd: int, size: int, deadline: float | None) -> bytearray:
     data = bytearray()
     while len(data) < size:
-        if deadline is not None:
-            _await([fd], [], deadline)
         try:
             part = os.read(fd, min(size - len(data), _CHUNK))
-        except BlockingIOError:
+        except BlockingIOError:  # nothing there yet
+            _await([fd], [], math.inf if deadline is None else deadline)
             continue
         if not part:
             raise Closed("the other side ended")
@@ -123,5 +126,5 @@ def _read(fd: int, size: int, deadline: float | None) -> bytearray:
 
 def _await(reading: list[int], writing: list[int], deadline: float) -> None:
     left = deadline - time.monotonic()
-    if left <= 0 or not any(select.select(reading, writing, [], left)):
+    if left <= 0 or not any(select.select(reading, writing, [], None if left == math.inf else left)):
         raise Late("no answer in time")

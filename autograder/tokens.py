@@ -3,7 +3,8 @@
 Functions of a model with `begin`, `step` and `generate` (a worker, the reference entry, a cheat planted by a
 test). Two scenarios, named after MLPerf Inference (V. Reddi and others, 2020): offline, a batch of prompts at
 once, ranks; single stream, one prompt at a time, tells how long a token takes. Prompts are made anew from a
-secret seed, and the time of a token is the arrival of its frame here.
+secret seed, and the time of a token is the arrival of its frame here: of a frame for each token in the single
+stream, of one for all offline.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class Model(Protocol):
 
     def begin(self, batch: int) -> None: ...
     def step(self, ids: NDArray[np.int64]) -> NDArray[Any]: ...
-    def generate(self, prompts: NDArray[np.int64], n: int) -> Stream: ...
+    def generate(self, prompts: NDArray[np.int64], n: int, stream: bool = True) -> Stream: ...
 
 
 @dataclass(frozen=True)
@@ -122,20 +123,22 @@ def speed(
     if length < 1:
         raise ValueError(f"{input_length} tokens with {new} new ones leave no prompt: expected more")
     seen = prompts.take(batch, length)
-    if model.generate(seen, new).seconds > SLOW_S:  # warm-up; `seen` is what later counts as asked before
+    # the warm-up; `seen` is what later counts as asked before
+    if model.generate(seen, new, stream=False).seconds > SLOW_S:
         batch = max(1, batch // 4)
         seen = seen[:batch]
     if reference is not None:
-        reference.generate(seen, new)
-    rates: dict[str, list[float]] = {"new": [], "known": [], "reference": []}
+        reference.generate(seen, new, stream=False)
+    rates: dict[str, list[float]] = {"new": [], "known": [], "reference": [], "reference known": []}
     texts: list[NDArray[np.int64]] = []
     began = monotonic()
     for turn in range(ROUNDS):
         fresh = prompts.take(batch, length)
         jobs: list[tuple[str, Model, NDArray[np.int64]]] = [("new", model, fresh), ("known", model, seen)]
-        jobs += [] if reference is None else [("reference", reference, fresh)]
+        if reference is not None:  # asked the same, so that both are as often warm from a round before
+            jobs += [("reference", reference, fresh), ("reference known", reference, seen)]
         for name, one, asked in jobs if turn % 2 else reversed(jobs):  # nobody always goes first
-            stream = one.generate(asked, new)
+            stream = one.generate(asked, new, stream=False)  # nobody waits for a single token: one frame
             rates[name].append(batch * new / stream.seconds)
             if one is model:
                 texts += list(np.concatenate([asked, stream.tokens], axis=1))

@@ -37,8 +37,8 @@ class Reference:
     def step(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._ask(self._worker.step, ids)
 
-    def generate(self, prompts: NDArray[np.int64], n: int) -> client.Stream:
-        return self._ask(self._worker.generate, prompts, n)
+    def generate(self, prompts: NDArray[np.int64], n: int, stream: bool = True) -> client.Stream:
+        return self._ask(self._worker.generate, prompts, n, stream)
 
     def _ask(self, call: Callable[..., Any], *args: Any) -> Any:
         try:

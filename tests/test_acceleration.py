@@ -65,7 +65,7 @@ def test_threads_change_nothing(threads, path):
 
 
 def test_training_takes_winograds_path_with_the_same_gradients(winograd):
-    shapes = [(2, 64, 6, 6), (128, 64, 3, 3)]
+    shapes = [(2, 160, 6, 6), (192, 160, 3, 3)]
     assert choose_path(shapes[1], 1, (1, 1), 6, 6) == "winograd"
     x, w = data(*shapes)
 

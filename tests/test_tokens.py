@@ -36,7 +36,7 @@ class Honest:
     def time(self, prompts):
         return self.seconds
 
-    def generate(self, prompts, n):
+    def generate(self, prompts, n, stream=True):
         assert prompts.dtype == np.int64
         arrivals = self.time(prompts) * np.arange(1, n + 1)
         self.asked.append(prompts)
@@ -107,8 +107,8 @@ def test_a_busy_machine_does_not_make_an_honest_model_a_cheat(seed):
 
 def test_frames_held_back_gain_nothing():
     class Late(Honest):
-        def generate(self, prompts, n):
-            stream = super().generate(prompts, n)
+        def generate(self, prompts, n, stream=True):
+            stream = super().generate(prompts, n, stream)
             return Stream(stream.tokens, (stream.seconds,) * n)
 
     found = run(Late())

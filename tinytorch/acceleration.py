@@ -271,7 +271,7 @@ def winograd_block(images, U, padding, OH, OW):
     return z
 
 
-MOVE_COST = 50  # multiplications in the time of one number more to transform
+MOVE_COST = 100  # multiplications in the time of one number more to transform
 
 
 def choose_path(kernels, stride, padding, OH, OW):

@@ -4,12 +4,10 @@ other.
 Built by tito from lesson 17_memoization: change the lesson, not this file.
 """
 
-from contextlib import contextmanager
-
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from tinytorch.activations import num_threads, parallel_for
+from tinytorch.attention import attention_forward, merge_heads, split_heads
 from tinytorch.autograd import no_grad
 from tinytorch.transformers import sample
 
@@ -19,12 +17,13 @@ __all__ = [
     "advance",
     "fold_norm",
     "attend",
-    "one_blas_thread",
-    "folded_linear",
+    "READ_TOKENS",
+    "STEP_ROWS",
     "centred",
-    "centred_linear",
+    "folded_linear",
     "normalised_product",
-    "gelu_in_place",
+    "scaled_gelu",
+    "layer_constants",
     "Decoder",
     "generate_cached",
 ]
@@ -108,37 +107,17 @@ def fold_norm(gain, bias, w, b):
 
 def attend(q, K, V, hidden=None):
     """Attention of one query q (B, H, D) to k and v (B, H, t, D) -> (B, H, D); `hidden` (B, 1, t) or None."""
-    scores = (K @ q[..., None])[..., 0] * q.dtype.type(q.shape[-1] ** -0.5)
+    scores = np.matvec(K, q)  # (B, H, t)
+    scores *= q.shape[-1] ** -0.5
     if hidden is not None:
         scores = np.where(hidden, -np.inf, scores)
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    mixed = (scores[:, :, None] @ V)[:, :, 0]
-    return mixed / scores.sum(axis=-1, keepdims=True)
+    return np.vecmat(scores, V) / scores.sum(axis=-1, keepdims=True)
 
 
-_blas = ThreadpoolController().select(user_api="blas").lib_controllers
-
-
-@contextmanager
-def one_blas_thread():
-    """Keep the matrix library to one thread: for thin matrices a second one costs more than it brings."""
-    before = [library.get_num_threads() for library in _blas]
-    for library in _blas:
-        library.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for library, n in zip(_blas, before, strict=True):
-            library.set_num_threads(n)
-
-
-def folded_linear(norm, linear):
-    """The weight (in, out) and bias of a linear layer with the layer norm before it folded in, contiguous."""
-    w = linear.weight.data.T
-    b = np.zeros(w.shape[1], w.dtype) if linear.bias is None else linear.bias.data
-    w, b = fold_norm(norm.weight.data, norm.bias.data, w, b)
-    return np.ascontiguousarray(w), b, norm.eps
+READ_TOKENS = 512  # of prompts that are read together: their activations stay near a core
+STEP_ROWS = 24  # texts of a step for which another thread pays
 
 
 def centred(a):
@@ -146,30 +125,55 @@ def centred(a):
     return np.ascontiguousarray(a - a.mean(axis=-1, keepdims=True))
 
 
-def centred_linear(linear):
-    """The weight (in, out) and bias of a linear layer whose results have mean 0."""
-    return centred(linear.weight.data.T), centred(linear.bias.data)
+def folded_linear(norm, linear, scale=1.0):
+    """Weight (in, out), bias and epsilon for `normalised_product`: `linear` after `norm`, times `scale`."""
+    w = linear.weight.data.T
+    b = np.zeros(w.shape[1], w.dtype) if linear.bias is None else linear.bias.data
+    w, b = fold_norm(norm.weight.data, norm.bias.data, w, b)
+    D = w.shape[0]
+    return (
+        np.ascontiguousarray(w * (scale * D**0.5), w.dtype),
+        b * b.dtype.type(scale),
+        w.dtype.type(D * norm.eps),
+    )
 
 
 def normalised_product(x, w, b, eps):
-    """(x / sqrt(mean(x²) + eps)) @ w + b for x (B, D) of mean 0, w (D, O); the division comes last."""
+    """x / sqrt(sum(x²) + eps) @ w + b for x (N, D) of mean 0, w (D, O); the division comes last."""
     y = x @ w
-    y /= np.sqrt(np.vecdot(x, x) / x.shape[1] + x.dtype.type(eps))[:, None]
+    norms = np.vecdot(x, x)
+    norms += eps
+    y /= np.sqrt(norms, out=norms)[:, None]
     y += b
     return y
 
 
-def gelu_in_place(u):
-    """0.5 u (1 + tanh(sqrt(2/pi) (u + 0.044715 u³))) of an array, which is overwritten on the way."""
-    t = u * u
-    t *= 0.044715 * 0.7978845608028654
-    t += 0.7978845608028654
-    t *= u
+_CUBE = (0.044715 * 0.7978845608028654) ** (1 / 3)
+_LINEAR = 0.7978845608028654 / _CUBE
+
+
+def scaled_gelu(s):
+    """s (1 + tanh(s (s² + _LINEAR))), which is 2 _CUBE gelu(u) for s = _CUBE u."""
+    t = s * s
+    t += _LINEAR
+    t *= s
     np.tanh(t, out=t)
     t += 1
-    t *= u
-    t *= 0.5
+    t *= s
     return t
+
+
+def layer_constants(block):
+    """The arrays of a block that `Decoder` works with; what `out` and `down` give has mean 0."""
+    out, down = block.attention.out, block.mlp.down
+    return (
+        folded_linear(block.norm1, block.attention.qkv),
+        centred(out.weight.data.T),
+        centred(out.bias.data),
+        folded_linear(block.norm2, block.mlp.up, _CUBE),
+        centred(down.weight.data.T) * down.weight.dtype.type(0.5 / _CUBE),
+        centred(down.bias.data),
+    )
 
 
 class Decoder:
@@ -179,13 +183,9 @@ class Decoder:
     """
 
     def __init__(self, model, batch_size):
-        self.model, self.caches = model, new_caches(model, batch_size)
+        self.caches, self.n_heads = new_caches(model, batch_size), model.blocks[0].attention.n_heads
         self.tok, self.pos = centred(model.tok.weight.data), centred(model.pos.weight.data)
-        self.layers = [
-            (folded_linear(b.norm1, b.attention.qkv), *centred_linear(b.attention.out),
-             folded_linear(b.norm2, b.mlp.up), *centred_linear(b.mlp.down))
-            for b in model.blocks
-        ]  # fmt: skip
+        self.layers = [layer_constants(block) for block in model.blocks]
         self.head = folded_linear(model.norm, model.head)
         self.ids = np.zeros((batch_size, model.context), np.int64)
         self.lengths = np.zeros(batch_size, np.int64)
@@ -196,13 +196,36 @@ class Decoder:
 
     def read(self, rows, ids):
         """Read ids (n, T) as the whole text of the rows `rows`, a list of n; their logits (n, V)."""
-        caches = new_caches(self.model, len(rows))
-        logits = advance(self.model, ids, caches)
-        T = ids.shape[1]
-        for mine, new in zip(self.caches, caches, strict=True):
-            mine.keys[rows, :, :T], mine.values[rows, :, :T] = new.keys[:, :, :T], new.values[:, :, :T]
+        n, T = ids.shape
+        logits = np.empty((n, len(self.tok)), self.tok.dtype)
+        size = min(max(1, READ_TOKENS // T), -(-n // num_threads()))  # texts that one thread reads together
+        parts = [slice(i, i + size) for i in range(0, n, size)]
+        parallel_for(lambda part: self.read_part(rows[part], ids[part], logits[part]), parts)
         self.ids[rows, :T], self.lengths[rows] = ids, T
         return logits
+
+    def read_part(self, rows, ids, logits):
+        """As `read`, for texts that are read together; fills their logits (n, V)."""
+        n, T = ids.shape
+        x = (self.tok[ids] + self.pos[:T]).reshape(n * T, -1)
+        for layer, cache in zip(self.layers, self.caches, strict=True):
+            q, k, v = split_heads(normalised_product(x, *layer[0]).reshape(n, T, -1), self.n_heads)
+            cache.keys[rows, :, :T], cache.values[rows, :, :T] = k, v
+            if cache is self.caches[-1]:  # only the last token's logits are wanted, so only its query is
+                x = x.reshape(n, T, -1)[:, -1].copy()
+                mixed = attend(q[:, :, -1], k, v)
+            else:
+                mixed = merge_heads(attention_forward(q, k, v, causal=True)[0])
+            self.add_results(x, mixed.reshape(x.shape), layer)
+        logits[:] = normalised_product(x, *self.head)
+
+    def add_results(self, x, mixed, layer):
+        """Add to x (N, d) what a block finds, given the mixed values (N, d) of its attention."""
+        _, out, out_b, up, down, down_b = layer
+        x += mixed @ out
+        x += out_b
+        x += scaled_gelu(normalised_product(x, *up)) @ down
+        x += down_b
 
     def prefill(self, prompts):
         """Forget, and read prompts (B, T), or a list of B of unequal lengths; logits (B, V) after each.
@@ -230,15 +253,12 @@ class Decoder:
         place = (slice(None), slice(None), t - 1) if even else (np.arange(B), slice(None), at)
         hidden = None if even else np.arange(t) > at[:, None, None]
         x = self.tok[tokens[rows]] + self.pos[at]
-        for (qkv, out, out_b, up, down, down_b), cache in zip(self.layers, self.caches, strict=True):
-            h = normalised_product(x, *qkv)
+        for layer, cache in zip(self.layers, self.caches, strict=True):
             K, V = cache.keys[rows], cache.values[rows]
-            h = h.reshape(B, 3, K.shape[1], K.shape[3])
+            h = normalised_product(x, *layer[0]).reshape(B, 3, self.n_heads, -1)
             K[place], V[place] = h[:, 1], h[:, 2]
-            x += attend(h[:, 0], K[:, :, :t], V[:, :, :t], hidden).reshape(B, -1) @ out
-            x += out_b
-            x += gelu_in_place(normalised_product(x, *up)) @ down
-            x += down_b
+            mixed = attend(h[:, 0], K[:, :, :t], V[:, :, :t], hidden)
+            self.add_results(x, mixed.reshape(B, -1), layer)
         logits[rows] = normalised_product(x, *self.head)
 
     def slide(self, rows, tokens):
@@ -264,9 +284,8 @@ class Decoder:
         if full.any():
             return self.mixed_step(tokens, full)
         logits = np.empty((B, V), self.tok.dtype)
-        size = -(-B // max(1, min(num_threads(), B // 8)))
-        with one_blas_thread():
-            parallel_for(lambda i: self.rows_step(slice(i, i + size), tokens, logits), range(0, B, size))
+        size = -(-B // max(1, min(num_threads(), B // STEP_ROWS)))
+        parallel_for(lambda i: self.rows_step(slice(i, i + size), tokens, logits), range(0, B, size))
         self.ids[np.arange(B), self.lengths] = tokens
         self.lengths += 1
         return logits
