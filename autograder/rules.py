@@ -146,7 +146,7 @@ _COMPRESSION_DIGITS = {
 #   accuracy   share of the baseline's next-token accuracy that is kept: 95% is the gate of the course's seed
 #              rules, all of it earns full marks.
 #   speed      tokens/s offline, 16 texts at once. 100 tokens/s are the gate and 250 the record of the seed
-#              rules. 12,000 tokens/s are what the course's entry reaches; 10 what a model without a cache does.
+#              rules. 12,000 are what the course's entry reaches; 10 what a model without a cache does.
 #   size       4 MB is the anchor network (0.9 M weights) in float32, 1 MB the same in 8 bits, 0.25 MB in 2.
 _KEPT = Ramp("kept", 0.80, (0.95, 0.70), (0.98, 0.90), (1.0, 1.0), marks=_GATE)
 _TOKENS = Ramp("tokens/s", 10.0, (100.0, 0.35), (250.0, 0.55), (12000.0, 1.0), logarithmic=True, marks=_GATE)
