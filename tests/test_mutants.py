@@ -12,9 +12,9 @@ ALL = [
 ]
 
 
-def auto(lesson: str, what: Mutant | str, quick: bool = False) -> tuple[float, float, str]:
+def auto(lesson: str, what: Mutant | str, **ways: bool) -> tuple[float, float, str]:
     """Points, maximum and lost points in words, over the cells that no person grades."""
-    results = [r for r in grade(lesson, what, quick=quick) if r.points is not None]
+    results = [r for r in grade(lesson, what, **ways) if r.points is not None]
     lost = "; ".join(f"{r.grade_id}: {r.reason}" for r in results if r.points != r.max_points)
     return sum(r.points or 0.0 for r in results), sum(r.max_points for r in results), lost
 
@@ -41,5 +41,5 @@ def test_enough_mutants(lesson: str) -> None:
 
 @pytest.mark.parametrize("lesson,mutant", ALL)
 def test_mutant_loses_points(lesson: str, mutant: Mutant) -> None:
-    points, most, _ = auto(lesson, mutant, quick=True)
+    points, most, _ = auto(lesson, mutant, quick=True, until_a_loss=True)
     assert points < most, f"{mutant.name} ({mutant.why}) kept all {most:g} points"

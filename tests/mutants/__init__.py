@@ -65,10 +65,13 @@ def mutate(nb: NotebookNode, mutant: Mutant) -> NotebookNode:
     return nb
 
 
-def grade(lesson: str, what: Mutant | str, *, quick: bool = False) -> list[CellResult]:
+def grade(
+    lesson: str, what: Mutant | str, *, quick: bool = False, until_a_loss: bool = False
+) -> list[CellResult]:
     """Judge the lesson's "reference", its untouched "release", or a mutant, as a submission is judged.
 
-    In a real kernel, at sandbox level rlimits, since these solutions are ours; or, `quick`, in a fork.
+    In a real kernel, at sandbox level rlimits, since these solutions are ours; or, `quick`, in a fork, where
+    `until_a_loss` ends at the first graded cell that fails.
     """
     source = _read(lesson)
     if what == "release":
@@ -82,7 +85,7 @@ def grade(lesson: str, what: Mutant | str, *, quick: bool = False) -> list[CellR
         if "TITO_REFERENCE" in os.environ:  # files in the making, without the built __init__.py
             _write_init(reference, package / "tinytorch")
         if quick:
-            return cell_results(run_quickly(nb, package))
+            return cell_results(run_quickly(nb, package, until_a_loss=until_a_loss))
         return cell_results(run_notebook(nb, tinytorch_dir=package, level="rlimits", cell_s=30))
 
 

@@ -30,15 +30,22 @@ from autograder.execute import _judge
 matplotlib.use("Agg")
 
 
-def run_quickly(nb: NotebookNode, package: Path, *, seconds: float = 60.0) -> NotebookNode:
-    """An executed copy of `nb`: errors and results of its cells; cells tagged `measure` are left out."""
+def run_quickly(
+    nb: NotebookNode, package: Path, *, until_a_loss: bool = False, seconds: float = 60.0
+) -> NotebookNode:
+    """An executed copy of `nb`: errors and results of its cells; cells tagged `measure` are left out.
+
+    until_a_loss: end at the first graded cell that fails; the cells after it get nothing.
+    """
     nb = copy.deepcopy(nb)
     runs = [
         i
         for i, cell in enumerate(nb.cells)
         if cell.cell_type == "code" and cell.source.strip() and "measure" not in cell.metadata.get("tags", [])
     ]
-    records = _in_a_fork([nb.cells[i].source for i in runs], package, seconds)
+    sources = [nb.cells[i].source for i in runs]
+    ends = {k for k, i in enumerate(runs) if utils.is_grade(nb.cells[i])} if until_a_loss else set()
+    records = _in_a_fork(sources, ends, package, seconds)
     for i, record in zip(runs, [*records, *[None] * (len(runs) - len(records))], strict=True):
         cell = nb.cells[i]
         if record is None:
@@ -53,13 +60,13 @@ def run_quickly(nb: NotebookNode, package: Path, *, seconds: float = 60.0) -> No
     return nb
 
 
-def _in_a_fork(sources: list[str], package: Path, seconds: float) -> list[dict[str, Any]]:
+def _in_a_fork(sources: list[str], ends: set[int], package: Path, seconds: float) -> list[dict[str, Any]]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(read)
-            _child(sources, package, write)
+            _child(sources, ends, package, write)
         finally:
             os._exit(0)
     os.close(write)
@@ -76,7 +83,7 @@ def _in_a_fork(sources: list[str], package: Path, seconds: float) -> list[dict[s
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _child(sources: list[str], package: Path, pipe: int) -> None:
+def _child(sources: list[str], ends: set[int], package: Path, pipe: int) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(quiet, fd)
@@ -89,7 +96,7 @@ def _child(sources: list[str], package: Path, pipe: int) -> None:
     shell.showtraceback = lambda *arguments, **options: None
     shell.display_formatter.active_types = ["text/plain"]
     shell.displayhook.quiet = lambda: True
-    for source in sources:
+    for k, source in enumerate(sources):
         done = shell.run_cell(source, store_history=True)
         error = done.error_before_exec or done.error_in_exec
         record: dict[str, Any] = {}
@@ -98,3 +105,5 @@ def _child(sources: list[str], package: Path, pipe: int) -> None:
         elif done.result is not None:
             record = {"result": repr(done.result)[:2000]}
         os.write(pipe, json.dumps(record).encode() + b"\n")
+        if error is not None and k in ends:
+            return
