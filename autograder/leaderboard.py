@@ -209,7 +209,6 @@ def plot(board: Section) -> str:
         return base - (accuracy - bottom) / (1.0 - bottom) * (base - top)
 
     parts = [_axes(low, high, bottom, x, y, left, right, top, base)]
-    taken: list[tuple[float, float]] = []
     for label, accuracy, size in records:
         height = y(accuracy)
         if size is None:
@@ -219,11 +218,16 @@ def plot(board: Section) -> str:
             parts.append(f'<text class="note" x="{left + 6}" y="{height + 14:.1f}">{escape(label)}</text>')
         else:
             parts.append(f'<path class="star" d="{_diamond(x(size), height, 7)}"/>')
-            anchor = "end" if x(size) > (left + right) / 2 else "start"
+            beyond = x(size) + 11 + 7 * len(label)  # where the label would end on the right
+            covers = [
+                other
+                for _, level, other in records
+                if other and x(size) < x(other) < beyond and abs(y(level) - height) < 10
+            ]
+            anchor = "end" if covers or x(size) > (left + right) / 2 else "start"
             shift = -11 if anchor == "end" else 11
-            beside = _free(x(size), height + 4, taken, 60)
             parts.append(
-                f'<text class="note" text-anchor="{anchor}" x="{x(size) + shift:.1f}" y="{beside:.1f}">'
+                f'<text class="note" text-anchor="{anchor}" x="{x(size) + shift:.1f}" y="{height + 4:.1f}">'
                 f"{escape(label)}</text>"
             )
     front = pareto(points)
@@ -320,22 +324,30 @@ def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
     if entry["sandbox"] not in ("bubblewrap", "none"):
         badge += f' <span class="level">sandbox: {escape(entry["sandbox"])}</span>'
     name = f"<strong>{escape(entry['name'])}</strong>"
-    if not entry["valid"]:
-        reason = escape("; ".join(entry["reasons"])[:300])
-        name += f'<span class="reason">INVALID: {reason}</span>'
-    cells = (
+    first = (
         str(rank) if rank is not None else '<span title="out of competition">-</span>',
         name,
         f"{entry['points']:.1f}",
+    )
+    last = (badge, escape(entry["date"][:10]))
+    if not entry["valid"]:
+        reason = f"INVALID: {escape('; '.join(entry['reasons'])[:300])}"
+        width = len(heads) - len(first) - len(last)
+        middle = f'<td class="reason" data-label="" colspan="{width}">{reason}</td>'
+        return f"<tr class=invalid>{_cells(heads, first)}{middle}{_cells(heads[-2:], last)}</tr>"
+    cells = (
+        *first,
         *(_measured(metrics, key, text) for key, text in COLUMNS[entry["track"]].values()),
         _speed(metrics),
         _figure(metrics.get("size_bytes"), _size),
         _figure(metrics.get("memory_bytes"), lambda v: f"{v / 1e6:,.0f} MB"),
-        badge,
-        escape(entry["date"][:10]),
+        *last,
     )
-    tds = "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
-    return f"<tr{'' if entry['valid'] else ' class=invalid'}>{tds}</tr>"
+    return f"<tr>{_cells(heads, cells)}</tr>"
+
+
+def _cells(heads: Sequence[str], cells: Sequence[str]) -> str:
+    return "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in zip(heads, cells, strict=False))
 
 
 def _figure(value: float | None, text: Any) -> str:
@@ -401,7 +413,10 @@ def _marks(entries: Sequence[dict[str, Any]], x: Any, y: Any, right: int) -> lis
             ends = f'y1="{y(min(1, interval[1])):.1f}" y2="{y(max(0, interval[0])):.1f}"'
             parts.append(f'<line class="spread" x1="{at:.1f}" x2="{at:.1f}" {ends}/>')
         parts.append(_mark(entry["badge"], at, height))
-        label = _free(at, height + 4, taken, 150)
+        label = height + 4
+        while any(abs(label - other) < 14 and abs(at - place) < 150 for place, other in taken):
+            label += 14
+        taken.append((at, label))
         end = at > right - 150
         anchor, shift = ("end", -10) if end else ("start", 10)
         parts.append(
@@ -409,14 +424,6 @@ def _marks(entries: Sequence[dict[str, Any]], x: Any, y: Any, right: int) -> lis
             f"{escape(entry['name'][:28])}</text>"
         )
     return parts
-
-
-def _free(x: float, y: float, taken: list[tuple[float, float]], width: float) -> float:
-    """The height, y or below, at which a label beside x covers none of those in `taken`, which it joins."""
-    while any(abs(y - other) < 14 and abs(x - place) < width for place, other in taken):
-        y += 14
-    taken.append((x, y))
-    return y
 
 
 def _mark(badge: str, x: float, y: float) -> str:
@@ -448,7 +455,7 @@ _PAGE = """<!DOCTYPE html>
     --green: #2fc79a; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.2rem 1rem 3rem; color: var(--ink);
+body { margin: 0 auto; max-width: 68rem; padding: 1.2rem 1rem 3rem; color: var(--ink);
   background: var(--paper);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .3rem 0 .6rem; } h2 { margin: 2rem 0 .3rem;
@@ -469,8 +476,8 @@ caption { text-align: left; padding: .3rem 0; }
 .ranking th, .ranking td { text-align: left; vertical-align: top; padding: .45rem .5rem;
   border-bottom: 1px solid var(--line); }
 .ranking th { color: var(--soft); font-weight: 600; font-size: .85rem; white-space: nowrap; }
-.ranking td:not(:nth-child(2)) { white-space: nowrap; }
-.interval, .level, .reason { display: block; } .reason { overflow-wrap: anywhere; }
+.ranking td:not(:nth-child(2), .reason) { white-space: nowrap; }
+.interval, .level { display: block; } .reason { overflow-wrap: anywhere; }
 .badge { border: 1px solid currentColor; border-radius: 1rem; padding: .05rem .55rem; font-size: .8rem;
   white-space: nowrap; }
 .badge.graded { color: var(--blue); } .badge.reference { color: var(--green); }
