@@ -312,12 +312,14 @@ def answer(question, temperature=0.0, top_k=50, top_p=1.0, seed=0):
 if olympics.has_widgets():
     import ipywidgets
 
+    calm = dict(continuous_update=False, style={"description_width": "6rem"})  # answer when the slider is let go
+
     @ipywidgets.interact(
-        question=ipywidgets.Text(QUESTION, continuous_update=False),
-        temperature=ipywidgets.FloatSlider(0.8, min=0, max=2, step=0.1, continuous_update=False),
-        top_k=ipywidgets.IntSlider(50, min=1, max=tokenizer.vocab_size, continuous_update=False),
-        top_p=ipywidgets.FloatSlider(1.0, min=0.05, max=1, step=0.05, continuous_update=False),
-        seed=ipywidgets.IntSlider(0, min=0, max=99, continuous_update=False),
+        question=ipywidgets.Text(QUESTION, **calm),
+        temperature=ipywidgets.FloatSlider(0.8, min=0, max=2, step=0.1, **calm),
+        top_k=ipywidgets.IntSlider(50, min=1, max=tokenizer.vocab_size, **calm),
+        top_p=ipywidgets.FloatSlider(1.0, min=0.05, max=1, step=0.05, **calm),
+        seed=ipywidgets.IntSlider(0, min=0, max=99, **calm),
     )
     def playground(question, temperature, top_k, top_p, seed):
         print(answer(question, temperature, top_k, top_p, seed))
@@ -420,9 +422,18 @@ for found in language.ten_samples(Session(), tokenizer, validation, np.random.de
 # and who is right; and one thing to change in the training that follows from it.
 
 # %% [markdown] nbgrader={"grade_id": "reading", "grade": true, "solution": true, "points": 4}
-# | sample | my mark | why |
-# |---|---|---|
-# | 1 | | |
+# | sample | level | my mark | why |
+# |---|---|---|---|
+# | 1 | 1 | | |
+# | 2 | 1 | | |
+# | 3 | 2 | | |
+# | 4 | 2 | | |
+# | 5 | 3 | | |
+# | 6 | 3 | | |
+# | 7 | 4 | | |
+# | 8 | 4 | | |
+# | 9 | 5 | | |
+# | 10 | 5 | | |
 #
 # **By level.**
 #

@@ -136,11 +136,16 @@ def test_overall_adds_the_best_graded_entry_of_each_track():
 def test_labels_of_published_results_do_not_cover_each_other():
     compression = {**entry("Mine", 0.89, 4e5, 70.0, dataset="cifar10"), "track": "compression"}
     drawn = leaderboard.plot(leaderboard.sections({"entries": [compression]}, "compression")[0])
-    labels = re.findall(r'class="note"[^>]* x="([\d.]+)" y="([\d.]+)">', drawn)
-    places = [(float(x), float(y)) for x, y in labels]
-    assert len(places) == len(leaderboard.SEED_RECORDS["compression", "cifar10"])
-    for i, (x, y) in enumerate(places):
-        assert all(abs(x - a) > 50 or abs(y - b) > 13 for a, b in places[:i])
+    labels = re.findall(r'class="note" text-anchor="(\w+)" x="([\d.]+)" y="([\d.]+)">([^<]+)', drawn)
+    assert len(labels) == len(leaderboard.SEED_RECORDS["compression", "cifar10"])
+    boxes = []
+    for anchor, x, y, text in labels:
+        width = 6.5 * len(text)  # of 12 px letters
+        left = float(x) - (width if anchor == "end" else 0)
+        assert all(left > end or start > left + width or abs(float(y) - b) > 12 for start, end, b in boxes), (
+            text
+        )
+        boxes.append((left, left + width, float(y)))
 
 
 def test_page_is_static_and_stands_alone(tmp_path):

@@ -19,6 +19,7 @@ from texts import text_submission
 
 from autograder import measure, rules
 from tito import olympics, workspace
+from tito.notebook import TitoError
 from tito.workspace import Workspace
 
 NETWORK = "#| export\nimport tinytorch\n\n\nclass Model(tinytorch.Model):\n    pass\n"
@@ -232,6 +233,17 @@ def test_grade_cells_share_one_measurement(
     assert "the save cell writes it" in capsys.readouterr().out
 
 
+def test_what_the_course_gives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert sorted(path.name for path in olympics.given("speed").glob("*.safetensors")) == [
+        "model.safetensors"
+    ]
+    monkeypatch.setattr("autograder.staging.REPOSITORY", tmp_path)
+    with pytest.raises(
+        TitoError, match="the course's speed model is not at .*: work in a clone of the course"
+    ):
+        olympics.given("speed")
+
+
 def test_training_log(ws: Workspace) -> None:
     path = olympics.save_training("vision", [{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 2.5}])
     assert path == ws.root / "vision" / "training.json"
@@ -305,5 +317,8 @@ def test_the_plot_with_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shown) == 2 and plot._bar.value == 2 and "epoch 2/3" in plot._label.value
     plot(entries(3)[2])
     assert len(shown) == 4 and "epoch 3/3" in shown[-1].data  # text, which a saved notebook can show
+    assert all(
+        picture.data.startswith(b"\x89PNG") for picture in shown[:3]
+    )  # whatever pyplot has done so far
     monkeypatch.delenv("JPY_SESSION_NAME")
     assert not olympics.has_widgets()

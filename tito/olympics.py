@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import getpass
 import hashlib
+import io
 import json
 import os
 import re
@@ -550,7 +551,7 @@ class LivePlot:
             self._bar.value, self._label.value = entry["epoch"], line
         ended = entry["epoch"] >= self.epochs
         if self._update is not None:
-            self._update(self._figure())
+            self._update(self._picture())
         elif ended:
             self._draw_once()
         if ended and self._replace is not None:
@@ -576,7 +577,7 @@ class LivePlot:
         self._label = ipywidgets.Label("each epoch is drawn when it ends")
         row = ipywidgets.HBox([self._bar, self._label])
         above = display(row, display_id=True)  # type: ignore[no-untyped-call]
-        handle = display(self._figure(), display_id=True)  # type: ignore[no-untyped-call]
+        handle = display(self._picture(), display_id=True)  # type: ignore[no-untyped-call]
         if handle is not None:
             self._update = handle.update
         if above is not None:
@@ -590,6 +591,15 @@ class LivePlot:
             self._replace(Pretty(line))  # type: ignore[no-untyped-call]
         self._bar.close()
         self._label.close()
+
+    def _picture(self) -> Any:
+        """The figure as a PNG: a Figure itself is shown only where pyplot has drawn something before."""
+        from IPython.display import Image
+
+        file = io.BytesIO()
+        self._figure().savefig(file, format="png", dpi=100)
+        alt = f"Loss and validation accuracy of {len(self.history)} epochs"
+        return Image(data=file.getvalue(), format="png", alt=alt)  # type: ignore[no-untyped-call]
 
     def _figure(self) -> Any:
         from matplotlib.figure import Figure
@@ -617,7 +627,7 @@ class LivePlot:
         from IPython.display import display
 
         if get_ipython() is not None:  # type: ignore[no-untyped-call]
-            display(self._figure())  # type: ignore[no-untyped-call]
+            display(self._picture())  # type: ignore[no-untyped-call]
 
 
 def has_widgets() -> bool:
