@@ -284,8 +284,8 @@ print(f"the given model: {100 * baseline:.1f}% of the next tokens")
 #
 # A decoder needs `prefill(prompts)`, `step(tokens)` and, better, `reset()`. What could be faster? Some ideas: write
 # results into arrays that are there already (`out=`) in place of new ones; keep the keys transposed, so that the
-# product with the query runs along memory; fold the factor 1/√D into the weights of the queries; read the prompts
-# with plain arrays too; compute the logits only for the last position of a prompt; share the texts out over the
+# product with the query runs along memory; fold the factor 1/√D into the weights of the queries; put a bias into its
+# matrix as one more row; keep keys and values in one array and write both at once; share the texts out over the
 # threads at another batch size than module 17 does.
 #
 # Write `Network`: a `GPT` with a method `decoder(batch)` that returns a decoder for `batch` texts. The sample
