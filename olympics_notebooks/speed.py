@@ -171,6 +171,9 @@ left.plot(batches, 1e3 * seconds, "o-")
 left.set(xscale="log", xlabel="texts at once", ylabel="ms a step", ylim=(0, None), title="how long one waits")
 right.plot(batches, batches / seconds, "s-")
 right.set(xscale="log", xlabel="texts at once", ylabel="tokens/s", ylim=(0, None), title="how much gets done")
+for axis in (left, right):
+    axis.set_xticks(batches, batches)
+    axis.minorticks_off()
 plt.show()
 
 # %% [markdown]
