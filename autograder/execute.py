@@ -134,17 +134,29 @@ def run_notebook(
 def package_below(package: Path, lesson: str, lessons: Iterable[str], folder: Path) -> Path:
     """Copy the modules of `package` that come before `lesson` into folder/tinytorch; return `folder`.
 
-    A solution must not find in a file what it was asked to write. `lessons` names every module lesson
-    (01_tensor, ...). A lesson without a number gets the whole package.
+    A solution must not find in a file what it was asked to write. `lessons` names the module lessons of the
+    course (01_tensor, ...); a built package knows those that the course leaves out. A lesson without a number
+    gets the whole package.
     """
     target = folder / "tinytorch"
     target.mkdir(parents=True)
-    numbers = {name.partition("_")[2]: name[:2] for name in lessons}
+    numbers = _built_lessons(package) | {name.partition("_")[2]: name[:2] for name in lessons}
     before = lesson[:2] if lesson[:2].isdigit() else "99"
     for file in sorted(package.glob("*.py")):
         if file.stem == "__init__" or numbers.get(file.stem, "99") < before:
             shutil.copyfile(file, target / file.name)
     return folder
+
+
+def _built_lessons(package: Path) -> dict[str, str]:
+    """Module -> lesson number, as `tito build` has written it into the package's __init__.py; {} where not."""
+    init = package / "__init__.py"
+    if not init.is_file():
+        return {}
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_LESSONS":
+            return dict(ast.literal_eval(node.value))
+    return {}
 
 
 def cell_results(nb: NotebookNode) -> list[CellResult]:

@@ -133,3 +133,13 @@ def test_only_modules_below_are_there(tmp_path):
         "layers.py",
         "tensor.py",
     ]
+
+
+def test_a_course_with_a_part_of_the_lessons_has_the_modules_below_all_the_same(tmp_path):
+    source = tmp_path / "tinytorch"
+    source.mkdir()
+    for name in ("tensor", "layers", "spatial"):
+        (source / f"{name}.py").write_text("")
+    (source / "__init__.py").write_text('_LESSONS = {"tensor": "01", "layers": "03", "spatial": "09"}\n')
+    folder = package_below(source, "03_layers", ["03_layers"], tmp_path / "below")
+    assert sorted(p.name for p in (folder / "tinytorch").iterdir()) == ["__init__.py", "tensor.py"]
