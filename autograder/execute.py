@@ -149,7 +149,7 @@ def package_below(package: Path, lesson: str, lessons: Iterable[str], folder: Pa
 
 
 def _built_lessons(package: Path) -> dict[str, str]:
-    """Module -> lesson number, as `tito build` has written it into the package's __init__.py; {} where not."""
+    """Module -> lesson number, as `tito build` has written it into the package's __init__.py, else {}."""
     init = package / "__init__.py"
     if not init.is_file():
         return {}
