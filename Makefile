@@ -9,9 +9,9 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --r
 demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade, export, leaderboard
 	$(BIN)/tito demo
 
-test: $(VENV)/dev.stamp  ## all tests, two at a time
+test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, with one thread each
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
+	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
 
 lab: $(VENV)/run.stamp  ## JupyterLab on a student workspace (./workspace)
 	$(BIN)/tito lab
