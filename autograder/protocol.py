@@ -113,6 +113,8 @@ def _write(fd: int, data: bytes | memoryview, deadline: float | None) -> None:
 def _read(fd: int, size: int, deadline: float | None) -> bytearray:
     data = bytearray()
     while len(data) < size:
+        if deadline is not None and time.monotonic() > deadline:  # however steadily the bytes come
+            raise Late("no answer in time")
         try:
             part = os.read(fd, min(size - len(data), _CHUNK))
         except BlockingIOError:  # nothing there yet
