@@ -19,12 +19,14 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import dis
 import io
 import json
 import os
 import signal
 import sys
 import time
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -37,6 +39,7 @@ from autograder.verdict.proxies import Ended, Late, Link, Proxy
 THEIRS = ("tinytorch", "tracemalloc", "threading", "gc", "operator", "warnings")
 _GRACE_S = 5.0  # for the student's process to notice by itself that time is over
 _MOST_TEXT = 20_000
+_READS = ("LOAD_NAME", "LOAD_GLOBAL", "DELETE_NAME", "DELETE_GLOBAL")
 
 
 class Judge:
@@ -44,6 +47,7 @@ class Judge:
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self.link, self.clock = link, clock
+        np.shares_memory = link.shares_memory  # of the student's arrays we hold copies
         self.space: dict[str, Any] = {"__name__": "__main__"}
         self.space["__builtins__"] = {**vars(builtins), "__import__": self._import, "id": self._id}
         self._ours: dict[str, ast.stmt] = {}  # name -> the statement of ours that makes it
@@ -105,8 +109,9 @@ class Judge:
             return kind in ("ours", "export")
         if kind != "ours":
             return False
-        if isinstance(statement, ast.FunctionDef):
-            return not statement.decorator_list
+        if isinstance(statement, ast.FunctionDef):  # a class of theirs is extended in their process
+            derives = any(isinstance(node, ast.ClassDef) and node.bases for node in ast.walk(statement))
+            return not (statement.decorator_list or derives)
         return isinstance(statement, ast.Assign) and _is_constant(statement.value)
 
     def _resolve(self, names: Iterable[str]) -> None:
@@ -128,10 +133,20 @@ class Judge:
             self.space.pop(name, None)
             self._made.pop(name, None)
         self.space.update(found)
-        for name in seen & self._ours.keys():
-            if self._made.get(name) is not self._ours[name]:
-                exec(compile(ast.Module([self._ours[name]], []), "<a cell of ours>", "exec"), self.space)
-                self._made[name] = self._ours[name]
+        for name in sorted(seen & self._ours.keys()):
+            self._make(name, set())
+
+    def _make(self, name: str, begun: set[str]) -> None:
+        """Run the statement of ours that binds a name, after those that it reads from."""
+        statement = self._ours[name]
+        if name in begun or self._made.get(name) is statement:
+            return
+        begun.add(name)
+        for needed in _loaded(statement):
+            if needed in self._ours:
+                self._make(needed, begun)
+        exec(compile(ast.Module([statement], []), "<a cell of ours>", "exec"), self.space)
+        self._made[name] = statement
 
     def _import(self, name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
         if name.partition(".")[0] not in THEIRS or level:
@@ -175,8 +190,13 @@ def _plain(value: Any) -> Any:
 
 
 def _loaded(node: ast.AST) -> list[str]:
-    """Every name that the code reads, in functions, too."""
-    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
+    """Every global name that the code reads, in its functions, too."""
+    tree = node if isinstance(node, ast.Module) else ast.Module([node], [])  # type: ignore[list-item]
+    codes, found = [compile(tree, "<cell>", "exec")], set()
+    while codes:
+        code = codes.pop()
+        found |= {step.argval for step in dis.get_instructions(code) if step.opname in _READS}
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
     return sorted(found)
 
 

@@ -25,6 +25,9 @@ _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _OTHERS = ("contains", "getitem", "setitem", "delitem", "call", "enter", "exit", "round", "divmod")
 _READABLE = frozenset(("__name__", "__qualname__", "__dict__", "__wrapped__", "__self__", "__func__", "__init__"))
 _DEFAULT_ERRSTATE = np.geterr()
+_UNTRUSTED = "a graded cell compares an object of the student's: turn it into an array or a number first"
+_MOST_BASE = 1_000_000  # bytes
+_shares_memory = np.shares_memory
 
 
 class StudentError(Exception):
@@ -86,9 +89,7 @@ class Proxy:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Proxy) or other is None:
             return self is other
-        raise Untrusted(
-            "a graded cell compares an object of the student's: turn it into an array or a number first"
-        )
+        raise Untrusted(_UNTRUSTED)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -112,9 +113,24 @@ def _reflected(name: str) -> Callable[..., Any]:
     return method
 
 
-def _refused(name: str) -> Callable[..., Any]:
-    def method(self: Proxy, other: Any) -> Any:
-        raise Untrusted(f"a graded cell compares ({name}) an object of the student's: turn it into an array first")
+class Claim:
+    """What the student's code says of a comparison: it can be handed back to it (`x[x > 0]`), nothing else."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        raise Untrusted(_UNTRUSTED)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise Untrusted(_UNTRUSTED)
+
+
+def _compared(name: str) -> Callable[..., Any]:
+    def method(self: Proxy, other: Any) -> Claim:
+        return Claim(self._link.do(name, self, other))
 
     return method
 
@@ -137,7 +153,7 @@ def _exit(self: Proxy, kind: Any, error: Any, trace: Any) -> Any:
 _METHODS: dict[str, Callable[..., Any]] = {
     **{f"__{name}__": _forward(name) for name in (*_BINARY, *_IN_PLACE, *_UNARY, *_OTHERS)},
     **{f"__r{name}__": _reflected(name) for name in _BINARY},
-    **{f"__{name}__": _refused(name) for name in _COMPARISONS if name not in ("eq", "ne")},
+    **{f"__{name}__": _compared(name) for name in _COMPARISONS if name not in ("eq", "ne")},
     "__array__": _to_array,
     "__exit__": _exit,
 }
@@ -156,15 +172,25 @@ class Link(wire.Coder):
         self._function_numbers: dict[int, int] = {}
         self._raised: list[BaseException] = []
         self._asked = 0
+        self._lent: list[Any] | None = None  # while the arguments of a call are encoded
         self.ended = False
 
     def do(self, action: str, *args: Any, **kwargs: Any) -> Any:
         """Have the student's process do one thing; its result, or its exception."""
         payload: list[Any] = []
+        self._lent = []
         message: dict[str, Any] = {"do": action, "args": [self.encode(a, payload) for a in args]}
         if kwargs:
             message["kwargs"] = {name: self.encode(a, payload) for name, a in kwargs.items()}
-        return self._ask(message, payload)
+        lent, self._lent = self._lent, None
+        return self._ask(message, payload, lent)
+
+    def lend(self, value: Any) -> int | None:
+        """Lists, dicts and sets that are arguments of a call come back changed where it changed them."""
+        if self._lent is None or not isinstance(value, list | dict | set):
+            return None
+        self._lent.append(value)
+        return len(self._lent) - 1
 
     def run_cell(self, source: str) -> dict[str, Any]:
         """Run a cell of the notebook there: {"outputs", "status", "seconds"}."""
@@ -180,7 +206,7 @@ class Link(wire.Coder):
         """A module as it is imported there."""
         return self._ask({"do": "import", "name": name}, [])
 
-    def _ask(self, message: dict[str, Any], payload: list[Any]) -> Any:
+    def _ask(self, message: dict[str, Any], payload: list[Any], lent: list[Any] | None = None) -> Any:
         if self.ended:
             raise Ended("the student's process has ended")
         self._asked += 1
@@ -197,6 +223,11 @@ class Link(wire.Coder):
         if answer.get("n") != asked:
             self.ended = True
             raise Ended("the student's process answers what was not asked")
+        for number, new in answer.get("mutated", ()) if lent else ():
+            value, changed = lent[number], self.decode(new, arrays)
+            if type(value) is type(changed):
+                value.clear()
+                value.extend(changed) if isinstance(value, list) else value.update(changed)
         if printed := answer.get("printed"):
             print(str(printed), end="")
         if answer.get("late"):
@@ -260,6 +291,8 @@ class Link(wire.Coder):
     def encode(self, value: Any, payload: list[Any], depth: int = 0) -> Any:
         if isinstance(value, Proxy):
             return ["object", value._number]
+        if isinstance(value, Claim):
+            return self.encode(value.value, payload, depth)
         return super().encode(value, payload, depth)
 
     def encode_other(self, value: Any, payload: list[Any]) -> Any:
@@ -303,6 +336,27 @@ class Link(wire.Coder):
 
     def _gone(self, number: int) -> None:
         self._dropped.append(number)
+
+    def _encode_array(self, array: Any, payload: list[Any]) -> Any:
+        """A view goes as one, with the array that it is a view of: so the two share memory there, too."""
+        base = array.base
+        while isinstance(base, np.ndarray) and base.base is not None:
+            base = base.base
+        known = self._arrays.get(self._keys.get(id(array), 0), lambda: None)() is array
+        if known or type(base) is not np.ndarray or not 0 < base.nbytes <= _MOST_BASE or base.dtype.kind == "O":
+            return super()._encode_array(array, payload)
+        if not (base.flags.c_contiguous and array.size):
+            return super()._encode_array(array, payload)
+        offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+        whole = super()._encode_array(base, payload)
+        self._last += 1
+        self._remember(-self._last, array)
+        return ["view", -self._last, whole, array.dtype.str, list(array.shape), list(array.strides), offset]
+
+    def shares_memory(self, a: Any, b: Any) -> bool:
+        """np.shares_memory of arrays that came from the student's process: only that process knows."""
+        theirs = any(self._keys.get(id(x), 0) > 0 for x in (a, b))
+        return self.do("shares_memory", a, b) is True if theirs else _shares_memory(a, b)
 
     def _decode_array(self, key: int, axes: Any, at: int | None, payload: list[Any]) -> Any:
         if at is None and self._arrays.get(key, lambda: None)() is None:  # we have just let go of it

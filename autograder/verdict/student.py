@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -61,7 +62,37 @@ ACTIONS: dict[str, Callable[..., Any]] = {
     "enter": lambda x: type(x).__enter__(x),
     "exit": lambda x, *about: type(x).__exit__(x, *about),
     "array": _array,
+    "shares_memory": np.shares_memory,
 }  # fmt: skip
+
+
+class Memory:
+    """Stands for tracemalloc: what actions allocate, without what it takes to hand values over."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def start(self) -> None:
+        """Count from here."""
+        self._most = 0
+        tracemalloc.start()
+
+    def stop(self) -> None:
+        """Count no more."""
+        tracemalloc.stop()
+
+    def get_traced_memory(self) -> tuple[int, int]:
+        """What is held now is not known apart from our own; the most that one action allocated."""
+        return 0, self._most
+
+    @contextlib.contextmanager
+    def of_the_action(self) -> Iterator[None]:
+        """Within: an action."""
+        if tracemalloc.is_tracing():
+            tracemalloc.clear_traces()
+        yield
+        if tracemalloc.is_tracing():
+            self._most = max(self._most, tracemalloc.get_traced_memory()[1])
 
 
 class OutOfTime(BaseException):
@@ -103,6 +134,7 @@ class Side(wire.Coder):
         self._foreign: dict[int, Any] = {}
         self._kinds: dict[int, tuple[int, type]] = {}
         self._new_kinds: list[Any] = []
+        self._memory = Memory()
         self._depth = 0  # requests that wait for a callback of theirs
 
     def serve(self) -> None:
@@ -116,6 +148,7 @@ class Side(wire.Coder):
         """Do what was asked and send one answer, whatever happens."""
         printed, answers, answer = io.StringIO(), [], {}  # type: tuple[io.StringIO, list[Any], dict[str, Any]]
         outermost = self._depth == 0
+        self._returned: list[Any] = []
         try:
             if outermost:
                 signal.setitimer(signal.ITIMER_REAL, max(0.01, float(message.get("seconds", 60))))
@@ -134,6 +167,7 @@ class Side(wire.Coder):
             answer, answers = {"late": True}, []
         except BaseException as error:  # the student's, whatever it is: an answer like any other
             answer, answers = {"error": self._describe(error)}, []
+        answer["mutated"] = [[number, self.encode(value, answers)] for number, value in self._returned]
         if text := printed.getvalue():
             answer["printed"] = text[:PRINTED]
         answer["n"] = message.get("n")
@@ -159,14 +193,28 @@ class Side(wire.Coder):
             space = self._shell.user_ns
             return {name: self._live(space[name]) for name in message["names"] if name in space}
         if what == "import":
+            if message["name"] == "tracemalloc":
+                return self._memory
             return importlib.import_module(message["name"])
         if what == "resend":
             array = self._arrays[message["key"]]()
             self.forget(message["key"])
             return array
+        self._borrowed: dict[int, Any] = {}
         args = [self.decode(a, payload) for a in message["args"]]
         kwargs = {name: self.decode(a, payload) for name, a in message.get("kwargs", {}).items()}
-        return ACTIONS[what](*args, **kwargs)
+        borrowed = [(number, value, _parts(value)) for number, value in self._borrowed.items()]
+        try:
+            with self._memory.of_the_action():
+                return ACTIONS[what](*args, **kwargs)
+        finally:
+            self._returned = [(number, value) for number, value, was in borrowed if _parts(value) != was]
+
+    def borrow(self, value: Any, number: Any) -> Any:
+        """Remember a list or dict of the judge's for the time of one request."""
+        if isinstance(number, int) and isinstance(value, list | dict | set):
+            self._borrowed[number] = value
+        return value
 
     def call_back(self, number: int, args: Any, kwargs: Any) -> Any:
         """Call a function of the judge's and wait for its result, serving what it asks for meanwhile."""
@@ -249,6 +297,12 @@ class Side(wire.Coder):
             return self._foreign.setdefault(rest[0], Foreign(self, *rest))
         if tag == "iterator":
             return self._foreign.setdefault(rest[0], ForeignIterator(Foreign(self, *rest)))
+        if tag == "view":  # of another array of the judge's: the same memory, as there
+            key, base, kind, shape, strides, offset = rest
+            buffer = self.decode(base, payload)
+            view = np.ndarray(shape, np.dtype(kind), buffer, offset, strides)
+            self._remember(key, view)
+            return view
         if tag == "pickle":  # from the judge, never to it
             if rest[0] not in self._foreign:
                 self._foreign[rest[0]] = pickle.loads(bytes.fromhex(rest[1]))
@@ -276,6 +330,12 @@ class Side(wire.Coder):
             text = str(error)[:4000]
         return {"name": type(error).__name__, "base": base.__name__, "text": text,
                 "number": getattr(error, "tito_number", None)}  # fmt: skip
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a list, dict or set holds, such that any change of it shows."""
+    items = [part for pair in value.items() for part in pair] if isinstance(value, dict) else list(value)
+    return [part if type(part) in (int, float, str, bool) else id(part) for part in items]
 
 
 class _Kept:

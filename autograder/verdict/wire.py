@@ -96,13 +96,13 @@ class Coder:
         if kind is int:
             return value if abs(value) < 1 << 60 else ["int", hex(value)]
         if kind in (tuple, list, set, frozenset):
-            return [kind.__name__, [self.encode(v, payload, depth + 1) for v in value]]
+            return [kind.__name__, [self.encode(v, payload, depth + 1) for v in value], self.lend(value)]
         if kind is dict:
             pairs = [
                 [self.encode(k, payload, depth + 1), self.encode(v, payload, depth + 1)]
                 for k, v in value.items()
             ]
-            return ["dict", pairs]
+            return ["dict", pairs, self.lend(value)]
         if kind is np.ndarray and value.dtype.kind in _KINDS:
             return self._encode_array(value, payload)
         if kind is np.ndarray and value.dtype.kind == "O" and value.size < _MOST_ITEMS:
@@ -145,9 +145,11 @@ class Coder:
             return int(rest[0], 16)
         if tag in ("tuple", "list", "set", "frozenset"):
             items = [self.decode(v, payload, depth) for v in rest[0]]
-            return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[tag](items)
+            made = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[tag](items)
+            return self.borrow(made, rest[1])
         if tag == "dict":
-            return {self.decode(k, payload, depth): self.decode(v, payload, depth) for k, v in rest[0]}
+            pairs = ((self.decode(k, payload, depth), self.decode(v, payload, depth)) for k, v in rest[0])
+            return self.borrow(dict(pairs), rest[1])
         if tag == "array":
             return self._decode_array(*rest, payload)
         if tag == "objects":
@@ -179,6 +181,14 @@ class Coder:
     def decode_other(self, tag: Any, rest: list[Any], payload: list[Any]) -> Any:
         """A value of a kind that only this side knows."""
         raise WireError(f"a value of unknown kind {str(tag)[:20]}")
+
+    def lend(self, value: Any) -> int | None:
+        """A number for a list or dict that the other side may change in place; None where it goes as a copy."""
+        return None
+
+    def borrow(self, value: Any, number: Any) -> Any:
+        """The value itself; a side that tells of its changes remembers it by the number."""
+        return value
 
     # ---- arrays that both sides hold
 
