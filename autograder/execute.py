@@ -41,6 +41,7 @@ OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
 # the judge's own process: our code, but the arrays and texts that it holds are the student's
 JUDGE_MEMORY = 2_000_000_000
 
+
 @dataclass(frozen=True)
 class CellResult:
     """The judgement of one graded cell; `points` is None where a person has to grade it."""
@@ -232,7 +233,11 @@ def _run(
         if stopped == "done":
             return records, stopped, report.seconds
         with contextlib.suppress(TimeoutError):
-            return records, student.wait(0.0 if stopped in ("time", "late") else 5.0).reason or stopped, report.seconds
+            return (
+                records,
+                student.wait(0.0 if stopped in ("time", "late") else 5.0).reason or stopped,
+                report.seconds,
+            )
         return records, stopped if stopped != "no answer" else report.reason or stopped, report.seconds
 
 

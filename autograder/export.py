@@ -20,8 +20,8 @@ from typing import Any
 import jsonschema
 from nbgrader.api import Gradebook
 
-from autograder import batch, rules
-from autograder.batch import Course, GradingError
+from autograder import judging, recording, rules
+from autograder.judging import Course, GradingError
 
 SCHEMA = "torch-olympics/results/1"
 HERE = Path(__file__).resolve().parent
@@ -87,7 +87,7 @@ def collect(
     entries = []
     for submission in _submissions(gradebook):
         student, assignment = submission.student.id, submission.assignment.name
-        record = batch.load_record(course, student, assignment)
+        record = recording.load_record(course, student, assignment)
         if record is None or (students and student not in students):
             continue
         if assignments and assignment not in assignments:
@@ -197,7 +197,7 @@ def _submissions(gradebook: Gradebook) -> list[Any]:
     return [s for a in gradebook.assignments for s in gradebook.assignment_submissions(a.name)]
 
 
-def _entry(submission: Any, record: batch.Judgement, name: str) -> dict[str, Any]:
+def _entry(submission: Any, record: judging.Judgement, name: str) -> dict[str, Any]:
     reasons = {cell.grade_id: cell.reason for cell in record.cells}
     cells = []
     for notebook in submission.notebooks:
@@ -275,7 +275,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _course_name(course: Course) -> str:
-    return str(batch.nbgrader_config(course).CourseDirectory.get("course_id", "") or course.root.name)
+    return str(recording.nbgrader_config(course).CourseDirectory.get("course_id", "") or course.root.name)
 
 
 @cache

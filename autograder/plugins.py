@@ -38,14 +38,14 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
         """Judge the submission that `resources` names, unless the batch has done so."""
         if self.staged:
             return nb, resources
-        from autograder import batch  # it imports this module
+        from autograder import judging, recording  # they import this module
 
         job = resources["nbgrader"]
-        settings = batch.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
-        course = batch.Course.at(self.course or Path.cwd())
-        judgement = batch.judge(course, job["student"], job["assignment"], settings)
+        settings = judging.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
+        course = judging.Course.at(self.course or Path.cwd())
+        judgement = judging.judge(course, job["student"], job["assignment"], settings)
         assert judgement.notebook is not None
-        batch.record(course, judgement)
+        recording.record(course, judgement)
         return judgement.notebook, resources
 
 
@@ -101,9 +101,9 @@ class ResultsExport(ExportPlugin):  # type: ignore[misc]
 
     def export(self, gradebook: Gradebook) -> None:
         """Write results.json and .csv to `to`, a folder or a .json file name."""
-        from autograder import batch, export
+        from autograder import export, judging
 
-        course = batch.Course.at(self.course or Path.cwd())
+        course = judging.Course.at(self.course or Path.cwd())
         export.write(
             export.collect(
                 course, gradebook, names=self.names, students=self.student, assignments=self.assignment

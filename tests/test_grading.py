@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import batch, sandbox, scorer
-from autograder.batch import Course, Settings
+from autograder import batch, judging, recording, sandbox, scorer
+from autograder.judging import Course, Settings
 from tests.notebooks import answer, check, essay, notebook
 from tito import course as instructor
 
@@ -140,8 +140,8 @@ def test_graded_once_is_graded(course, graded, monkeypatch):
     with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:
         gradebook.find_grade("why", "01_tiny", "01_tiny", "ada").manual_score = 4
         gradebook.db.commit()
-    monkeypatch.setattr(batch.execute, "run_notebook", lambda *a, **k: pytest.fail("judged again"))
-    monkeypatch.setattr(batch, "autograde", lambda *a, **k: pytest.fail("written again"))
+    monkeypatch.setattr(judging.execute, "run_notebook", lambda *a, **k: pytest.fail("judged again"))
+    monkeypatch.setattr(recording, "autograde", lambda *a, **k: pytest.fail("written again"))
     again = batch.grade(course, "01_tiny", SETTINGS)
     assert {j.student: j.points for j in again} == {name: j.points for name, j in graded.items()}
     monkeypatch.undo()
@@ -155,27 +155,27 @@ def test_nbgraders_own_autograde_leaves_a_record(course, graded):
     from nbgrader.converters import Autograde
     from nbgrader.coursedir import CourseDirectory
 
-    kept = batch.load_record(course, "ben", "01_tiny")
-    batch.record_path(course, "ben", "01_tiny").unlink()
-    config = batch.nbgrader_config(course)
+    kept = recording.load_record(course, "ben", "01_tiny")
+    recording.record_path(course, "ben", "01_tiny").unlink()
+    config = recording.nbgrader_config(course)
     config.CourseDirectory.assignment_id, config.CourseDirectory.student_id = "01_tiny", "ben"
     config.Judged.level, config.Judged.course = LEVEL, str(course.root)
     Autograde(coursedir=CourseDirectory(config=config), config=config, force=True).start()
-    found = batch.load_record(course, "ben", "01_tiny")
+    found = recording.load_record(course, "ben", "01_tiny")
     assert found.cells == kept.cells and scores(course, "01_tiny")["ben"][0] == found.points == 2
 
 
 def test_a_failing_grader_is_no_students_fault(course, graded, monkeypatch):
     """An error of ours on one submission is noted there, and the others are graded."""
     hand_in(course, "fay", "01_tiny", solved("def f(x):\n    return x + 1  # fay"))
-    kept = batch.read_submission
+    kept = judging.read_submission
 
     def fails(path):
         if "fay" in str(path):
             raise OSError("disk full")
         return kept(path)
 
-    monkeypatch.setattr(batch, "read_submission", fails)
+    monkeypatch.setattr(judging, "read_submission", fails)
     found = {j.student: j for j in batch.grade(course, "01_tiny", SETTINGS)}
     shutil.rmtree(course.root / "submitted" / "fay")
     assert "disk full" in found["fay"].stopped and not found["fay"].cells
@@ -191,7 +191,7 @@ def test_track_cells_get_the_trusted_scores(course, monkeypatch):
                              reasons=["model.safetensors is a pickle"]),
     }  # fmt: skip
     results["gil"].scores["quality"] = 0.5
-    monkeypatch.setattr(batch.scorer, "score", lambda track, folder, *a, **k: results[folder.parent.name])
+    monkeypatch.setattr(judging.scorer, "score", lambda track, folder, *a, **k: results[folder.parent.name])
     for student in results:
         forged = nbformat.from_dict(json.loads(nbformat.writes(TRACK)))
         forged.cells[1].outputs = [
@@ -207,9 +207,9 @@ def test_track_cells_get_the_trusted_scores(course, monkeypatch):
 
 
 def test_what_cannot_be_graded_is_said(course):
-    with pytest.raises(batch.GradingError, match="is missing"):
+    with pytest.raises(judging.GradingError, match="is missing"):
         batch.grade(course, "99_nothing", SETTINGS)
-    with pytest.raises(batch.GradingError, match="tito collect"):
+    with pytest.raises(judging.GradingError, match="tito collect"):
         batch.grade(course, "01_tiny", SETTINGS, students=["nobody"])
 
 

@@ -50,7 +50,7 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
     """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
     root = find(course)
     nbgrader(root, "collect", assignment, "--update")
-    from autograder.batch import Course
+    from autograder.judging import Course
 
     students = Course.at(root).students(assignment)
     _say(
@@ -62,39 +62,80 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
 
 @app.command()
 def grade(
-    assignment: Assignment,
+    assignments: Annotated[list[str] | None, typer.Argument(help="Such as 05_autograd vision.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every assignment that was collected.")] = False,
     course: CourseOption = None,
-    student: Annotated[list[str] | None, typer.Option(help="Only this student; may be repeated.")] = None,
+    students: Annotated[
+        list[str] | None, typer.Option(help="Only these; may be repeated, or names with commas.")
+    ] = None,
     level: Annotated[
         str | None,
         typer.Option(help=f"Sandbox level: {', '.join(sandbox.LEVELS)}; default: the best one here."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="For tracks: cifar10 or digits.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Notebooks executed at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Submissions judged at the same time.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A running Dask cluster, such as tcp://10.0.0.5:8786.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Judge again what has not changed.")] = False,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every step.")] = False,
 ) -> None:
-    """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them."""
-    from autograder import batch
+    """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them.
+
+    What has its grade already is left alone; a run that was ended, however, goes on with the same command.
+    """
+    from autograder import batch, judging
 
     root = find(course)
+    place = judging.Course.at(root)
+    names = place.collected() if everything else list(assignments or ())
+    if not names:
+        raise TitoError("nothing to grade: name assignments, such as `tito grade 05_autograd`, or use --all")
     chosen = sandbox.require(level) if level else sandbox.best_level()
     warn_level(chosen)
-    settings = batch.Settings(chosen, dataset or _dataset(root, assignment), jobs=jobs)
-
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
-    with plain_errors():
+    settings = judging.Settings(chosen, dataset or _dataset(root, names))
+    only = None if not students else [name for word in students for name in word.split(",") if name]
+    with plain_errors(), _progress(as_json) as progress:
         judgements = batch.grade(
-            batch.Course.at(root), assignment, settings, students=student, force=force, progress=progress
-        )
+            place, names, settings, students=only, force=force, workers=workers, scheduler=scheduler,
+            progress=progress,
+        )  # fmt: skip
+    failed = [judgement for judgement in judgements if not judgement.key]
     if as_json:
-        typer.echo(json.dumps([_plain(judgement) for judgement in judgements]))
+        typer.echo(json.dumps({"event": "done", "level": chosen, "failed": len(failed),
+                               "grades": [_plain(judgement) for judgement in judgements]}))  # fmt: skip
+    else:
+        for line in report(judgements):
+            typer.echo(line)
+        typer.echo(f"sandbox level: {chosen}")
+    if failed:
+        raise TitoError(
+            f"{len(failed)} of {len(judgements)} submissions were not graded, first {failed[0].student}'s "
+            f"{failed[0].assignment}: {failed[0].stopped} Run the same command again for them."
+        )
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Any]:
+    """What shows the steps of a batch: lines of JSON, or a bar on stderr with the time left."""
+    if as_json:
+        yield lambda event: typer.echo(json.dumps(event))
         return
-    for line in report(judgements):
-        typer.echo(line)
-    typer.echo(f"sandbox level: {chosen}")
+    from tqdm import tqdm
+
+    with tqdm(unit="submission", dynamic_ncols=True, file=sys.stderr, smoothing=0.1) as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            bar.total = event["total"]
+            if event["event"] == "recorded":
+                return
+            bar.set_description(event["assignment"], refresh=False)
+            bar.set_postfix_str(
+                f"{event['student']} {event['points']:g} of {event['max_points']:g}", refresh=False
+            )
+            bar.update(event["done"] - bar.n)
+
+        yield show
 
 
 @app.command()
@@ -127,14 +168,14 @@ def export(
     """Write the graded results as results.json, checked against its schema, and results.csv."""
     from nbgrader.api import Gradebook
 
-    from autograder import batch
     from autograder import export as results
+    from autograder import judging, recording
 
     root = find(course)
     if names not in ("pseudonym", "id"):
         raise TitoError(f"--names {names}: expected pseudonym or id")
-    place = batch.Course.at(root)
-    with plain_errors(), Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    place = judging.Course.at(root)
+    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         found = results.collect(place, gradebook, names=names)
         written, table = results.write(found, to or root / "results.json")
     entries = len(found["entries"])
@@ -164,7 +205,7 @@ def leaderboard(
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Known errors of grading as TitoError, which the command line prints as one line."""
-    from autograder.batch import GradingError
+    from autograder.judging import GradingError
 
     try:
         yield
@@ -229,7 +270,11 @@ def warn_level(level: str) -> None:
 def report(judgements: Iterable[Any]) -> list[str]:
     """A table: student, points, and a line for every graded cell that lost some."""
     lines = []
+    assignment = None
     for judgement in judgements:
+        if judgement.assignment != assignment:
+            assignment = judgement.assignment
+            lines.append(assignment)
         lines.append(f"{judgement.student:<16} {judgement.points:6.1f} of {judgement.max_points:g}")
         lines += [f"    {note}" for note in judgement.notes]
         lines += [f"    {lost}" for lost in grouped(judgement)]
@@ -256,7 +301,8 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
 
-    from autograder.batch import Course, nbgrader_config, quiet_log
+    from autograder.judging import Course
+    from autograder.recording import nbgrader_config, quiet_log
 
     with plain_errors():
         config = nbgrader_config(Course.at(root))
@@ -269,17 +315,19 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
         raise TitoError(f"nbgrader {converter.__name__}: {trace.strip().splitlines()[-1]}") from error
 
 
-def _dataset(root: Path, assignment: str) -> str:
-    """What a track is scored on: as the course's nbgrader_config.py says, else what is on this machine."""
+def _dataset(root: Path, assignments: Sequence[str]) -> str:
+    """What tracks are scored on: as the course's nbgrader_config.py says, else what is on this machine."""
     from autograder import datasets
-    from autograder.batch import Course, nbgrader_config
+    from autograder.judging import Course
+    from autograder.recording import nbgrader_config
 
-    if assignment not in rules.TRACKS:
+    tracks = [name for name in assignments if name in rules.TRACKS]
+    if not tracks:
         return datasets.usual()
     with plain_errors():
         config = nbgrader_config(Course.at(root))
     chosen = str(config.Judged.get("dataset", "") or datasets.usual())
-    if rules.track(assignment).dataset(chosen) == "digits":
+    if any(rules.track(name).dataset(chosen) == "digits" for name in tracks):
         typer.echo("The track is scored on digits, the offline stand-in for CIFAR-10.", err=True)
     return chosen
 

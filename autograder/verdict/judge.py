@@ -89,12 +89,18 @@ class Judge:
         if not isinstance(last, ast.Expr):
             body, last = tree.body, None
         exec(compile(ast.Module(body, []), "<graded cell>", "exec"), self.space)
-        return None if last is None else eval(compile(ast.Expression(last.value), "<graded cell>", "eval"), self.space)
+        return (
+            None
+            if last is None
+            else eval(compile(ast.Expression(last.value), "<graded cell>", "eval"), self.space)
+        )
 
     def _note(self, source: str, kind: str) -> None:
         """Remember which names the cell bound, and which of them are made here."""
         try:
-            body = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))).body
+            body = ast.parse(
+                "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
+            ).body
         except SyntaxError:
             return
         for statement in body:
@@ -148,7 +154,9 @@ class Judge:
         exec(compile(ast.Module([statement], []), "<a cell of ours>", "exec"), self.space)
         self._made[name] = statement
 
-    def _import(self, name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
+    def _import(
+        self, name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0
+    ) -> Any:
         if name.partition(".")[0] not in THEIRS or level:
             return builtins.__import__(name, space, local, wanted, level)
         module = self.link.module(name)

@@ -8,7 +8,6 @@ likes. A graded cell turns what it got into numbers, arrays or text first, and t
 from __future__ import annotations
 
 import builtins
-import io
 import pickle
 import weakref
 from collections.abc import Callable
@@ -18,12 +17,42 @@ import numpy as np
 
 from autograder.verdict import wire
 
-_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_BINARY = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+)
 _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul")
-_UNARY = ("neg", "pos", "abs", "invert", "float", "int", "index", "complex", "bool", "len", "iter", "next", "reversed")
+_UNARY = (
+    "neg",
+    "pos",
+    "abs",
+    "invert",
+    "float",
+    "int",
+    "index",
+    "complex",
+    "bool",
+    "len",
+    "iter",
+    "next",
+    "reversed",
+)
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _OTHERS = ("contains", "getitem", "setitem", "delitem", "call", "enter", "exit", "round", "divmod")
-_READABLE = frozenset(("__name__", "__qualname__", "__dict__", "__wrapped__", "__self__", "__func__", "__init__"))
+_READABLE = frozenset(
+    ("__name__", "__qualname__", "__dict__", "__wrapped__", "__self__", "__func__", "__init__")
+)
 _DEFAULT_ERRSTATE = np.geterr()
 _UNTRUSTED = "a graded cell compares an object of the student's: turn it into an array or a number first"
 _MOST_BASE = 1_000_000  # bytes
@@ -272,7 +301,11 @@ class Link(wire.Coder):
             self._raised.append(error)
             base = next(k for k in type(error).__mro__ if k.__module__ == "builtins")
             base = Exception if base.__name__.startswith("Unicode") else base  # these ask for five arguments
-            answer["error"] = {"base": base.__name__, "text": str(error)[:4000], "number": len(self._raised) - 1}
+            answer["error"] = {
+                "base": base.__name__,
+                "text": str(error)[:4000],
+                "number": len(self._raised) - 1,
+            }
         self._send(answer, answers)
 
     def _exception(self, error: dict[str, Any]) -> BaseException:
@@ -283,7 +316,9 @@ class Link(wire.Coder):
         if not (isinstance(base, type) and issubclass(base, Exception)):  # SystemExit, say
             base = StudentError
         text = str(error.get("text"))
-        kind = type(str(error.get("name"))[:100], (base,), {"__str__": lambda self: text, "__module__": "student"})
+        kind = type(
+            str(error.get("name"))[:100], (base,), {"__str__": lambda self: text, "__module__": "student"}
+        )
         return _made(kind, text)
 
     # ---- kinds of values that only the judge has
@@ -343,7 +378,12 @@ class Link(wire.Coder):
         while isinstance(base, np.ndarray) and base.base is not None:
             base = base.base
         known = self._arrays.get(self._keys.get(id(array), 0), lambda: None)() is array
-        if known or type(base) is not np.ndarray or not 0 < base.nbytes <= _MOST_BASE or base.dtype.kind == "O":
+        if (
+            known
+            or type(base) is not np.ndarray
+            or not 0 < base.nbytes <= _MOST_BASE
+            or base.dtype.kind == "O"
+        ):
             return super()._encode_array(array, payload)
         if not (base.flags.c_contiguous and array.size):
             return super()._encode_array(array, payload)

@@ -30,12 +30,7 @@ from autograder.verdict import wire
 PRINTED = 20_000  # characters of one call's prints that go back
 SPECIAL = frozenset(  # methods that Python itself looks up on a type; the judge's proxies offer those it has
     f"__{name}__"
-    for name in (
-        "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift radd rsub rmul rtruediv rfloordiv rmod "
-        "rpow rmatmul rand ror rxor iadd isub imul itruediv ifloordiv imod ipow imatmul neg pos abs invert lt le gt "
-        "ge eq ne float int index complex bool len iter next contains getitem setitem delitem call enter exit array "
-        "reversed round divmod"
-    ).split()
+    for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift", "radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror", "rxor", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "float", "int", "index", "complex", "bool", "len", "iter", "next", "contains", "getitem", "setitem", "delitem", "call", "enter", "exit", "array", "reversed", "round", "divmod"]
 )
 
 
@@ -47,16 +42,12 @@ def _array(value: Any) -> Any:
 ACTIONS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(operator, name)
-        for name in (
-            "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift iadd isub imul itruediv ifloordiv "
-            "imod ipow imatmul neg pos abs invert lt le gt ge eq ne index contains getitem setitem delitem call"
-        ).split()
+        for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "index", "contains", "getitem", "setitem", "delitem", "call"]
         if hasattr(operator, name)
     },
     **{
         name: getattr(builtins, name)
-        for name in "float int complex bool len iter next repr str format id isinstance issubclass getattr setattr "
-        "delattr dir reversed round divmod".split()
+        for name in ["float", "int", "complex", "bool", "len", "iter", "next", "repr", "str", "format", "id", "isinstance", "issubclass", "getattr", "setattr", "delattr", "dir", "reversed", "round", "divmod"]
     },
     "call": lambda f, *args, **kwargs: f(*args, **kwargs),
     "enter": lambda x: type(x).__enter__(x),
@@ -260,7 +251,11 @@ class Side(wire.Coder):
             if text:
                 outputs.append({"output_type": "stream", "name": name, "text": text[:100_000]})
         for shown in captured.outputs:
-            data = {k: v for k, v in shown.data.items() if k in ("text/plain", "image/png") and isinstance(v, str | bytes)}
+            data = {
+                k: v
+                for k, v in shown.data.items()
+                if k in ("text/plain", "image/png") and isinstance(v, str | bytes)
+            }
             data = {k: v.decode() if isinstance(v, bytes) else v[:2_000_000] for k, v in data.items()}
             outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
         if error is not None:

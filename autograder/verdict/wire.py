@@ -25,9 +25,7 @@ _WATCHED = 4_000_000  # bytes: larger arrays are not watched for changes
 _LENGTHS = struct.Struct("<IQ")
 _KINDS = "biufcU"
 _NUMPY_FUNCTIONS = frozenset(
-    "abs sum prod mean std var max min amax amin argmax argmin argsort sort reshape transpose swapaxes moveaxis "
-    "concatenate stack split where clip take pad expand_dims squeeze broadcast_to repeat tile cumsum dot "
-    "tensordot einsum outer matmul zeros ones empty full arange array asarray zeros_like ones_like".split()
+    ["abs", "sum", "prod", "mean", "std", "var", "max", "min", "amax", "amin", "argmax", "argmin", "argsort", "sort", "reshape", "transpose", "swapaxes", "moveaxis", "concatenate", "stack", "split", "where", "clip", "take", "pad", "expand_dims", "squeeze", "broadcast_to", "repeat", "tile", "cumsum", "dot", "tensordot", "einsum", "outer", "matmul", "zeros", "ones", "empty", "full", "arange", "array", "asarray", "zeros_like", "ones_like"]
 )
 
 
@@ -116,7 +114,10 @@ class Coder:
         if kind in (bytes, bytearray):
             return [kind.__name__, base64.b64encode(value).decode()]
         if kind in (slice, range):
-            return [kind.__name__, [self.encode(v, payload, depth + 1) for v in (value.start, value.stop, value.step)]]
+            return [
+                kind.__name__,
+                [self.encode(v, payload, depth + 1) for v in (value.start, value.stop, value.step)],
+            ]
         if value is Ellipsis or value is NotImplemented:
             return [str(value)]
         if isinstance(value, np.dtype) and value.kind in _KINDS:
@@ -265,7 +266,9 @@ def _gone() -> None:
 
 
 def _sum(array: Any) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8) if array.size and array.ndim else array.tobytes())
+    return zlib.crc32(
+        np.ascontiguousarray(array).view(np.uint8) if array.size and array.ndim else array.tobytes()
+    )
 
 
 def _name_of(value: Any) -> str | None:
