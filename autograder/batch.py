@@ -1,8 +1,8 @@
 """Grade a class: jobs on dask.distributed, one writer into the gradebook, and every step can be killed.
 
-A job is one submission, keyed by the hash of submission, assignment and grader. Workers judge it in the sandbox
-and leave the judgement as a file; this process, the only writer, brings judgements into nbgrader's gradebook as
-they come. What is there already is not done again, so the same command goes on after any end.
+A job is one submission, keyed by the hash of submission, assignment and grader. Workers judge it in the
+sandbox and leave the judgement as a file; this process, the only writer, brings judgements into nbgrader's
+gradebook as they come. What is there already is not done again: the same command goes on after any end.
 
 Lessons come first, as many at a time as there are workers. Tracks are timed: they follow, one at a time on a
 host (the Dask resource `timed`, and a lock file of that host), when nothing else of ours runs.
@@ -74,8 +74,8 @@ def grade(
     """Grade the collected submissions of one or more assignments into the gradebook; one Judgement each.
 
     What was graded before and has not changed is left alone, unless `force`. Marks given by hand stay.
-    workers: processes of this machine; scheduler: the address of a running Dask cluster instead, which sees the
-    course's folder under the same name. progress: gets an event, a dict of JSON types, for each step.
+    workers: processes of this machine; scheduler: the address of a running Dask cluster instead, which sees
+    the course's folder under the same name. progress: gets an event, a dict of JSON types, for each step.
     Raises GradingError or a sandbox error when nothing can be graded at all; never for one submission.
     """
     names = [assignments] if isinstance(assignments, str) else list(dict.fromkeys(assignments))
@@ -195,7 +195,7 @@ def _judged(
             ): same
             for same in groups
         }  # fmt: skip
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try:
                 failure = future.result()
             except KilledWorker:
@@ -238,8 +238,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             client = Client(address, timeout="20s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise GradingError(
-                f"no Dask scheduler answers at {scheduler} ({error}): start one with `dask scheduler`, or leave "
-                "--scheduler out"
+                f"no Dask scheduler answers at {scheduler} ({error}): start one with `dask scheduler`, or "
+                "leave --scheduler out"
             ) from error
         yield stack.enter_context(client)
 
@@ -254,8 +254,8 @@ def _locked(course: Course) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise GradingError(
-                f"another `tito grade` works on {course.root} (process {file.read().strip() or 'unknown'}): wait "
-                "for it, or end it; nothing of it is lost"
+                f"another `tito grade` works on {course.root} (process {file.read().strip() or 'unknown'}): "
+                "wait for it, or end it; nothing of it is lost"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -1,8 +1,8 @@
 """Run one notebook in the sandbox and judge its graded cells; what comes back is data, never an exception.
 
-The student's cells run in one sandbox, the graded cells in another (`autograder.verdict`). Outside, we keep the
-notebook: only outputs return, size-capped and reduced to text, errors and PNG, and they are put into our own
-cells.
+The student's cells run in one sandbox, the graded cells in another (`autograder.verdict`). Outside, we keep
+the notebook: only outputs return, size-capped and reduced to text, errors and PNG, and they are put into our
+own cells.
 """
 
 from __future__ import annotations

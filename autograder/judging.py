@@ -1,4 +1,4 @@
-"""Judge one submission: rebuilt from ours and run in the sandbox (modules), or measured by the scorer (tracks).
+"""Judge one submission: rebuilt from ours and run in the sandbox (modules), or measured (tracks).
 
 A judgement is a JSON file named by the hash of submission, assignment and grader, so that nothing is judged
 twice and a killed run goes on where it stopped. One submission's crash, hang or garbage is one student's

@@ -1,8 +1,8 @@
-"""The gradebook: judged submissions go into it by nbgrader's own converter, so that formgrader, feedback and the
-stock exporters find what they expect.
+"""The gradebook: judged submissions go into it by nbgrader's own converter, so that formgrader, feedback and
+the stock exporters find what they expect.
 
-A staging copy holds only our rebuilt and judged notebooks; nbgrader's preprocessors (`plugins.py`) put them in
-the place of an execution. What the gradebook holds is recorded in grading/graded/, for the export and the next run.
+A staging copy holds only our rebuilt and judged notebooks; nbgrader's preprocessors (`plugins.py`) put them
+in the place of an execution. What the gradebook holds is recorded in grading/graded/.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from autograder.pipeline import configure
 def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> None:
     """Bring judged submissions into nbgrader's gradebook and autograded/, by nbgrader's own converter.
 
-    A submission that nbgrader refuses gets a note, the others go on. Raises GradingError where the gradebook is
-    locked or the disk is full: what was judged is kept.
+    A submission that nbgrader refuses gets a note, the others go on. Raises GradingError where the gradebook
+    is locked or the disk is full: what was judged is kept.
     """
     todo = [judgement for judgement in judgements if judgement.key]
     if not todo:
@@ -60,8 +60,8 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
                 record(course, judgement)
     except OSError as error:
         raise GradingError(
-            f"{error.filename or course.root} cannot be written ({error.strerror}): what was judged is kept; make "
-            "room and run the same command again"
+            f"{error.filename or course.root} cannot be written ({error.strerror}): what was judged is kept; "
+            "make room and run the same command again"
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)

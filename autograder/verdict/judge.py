@@ -1,7 +1,7 @@
 """The judge: runs a notebook's graded cells on proxies of what the student's cells define.
 
-Started as `python -m autograder.verdict.judge JOB`, in a sandbox of its own, with the student's process at its
-stdin and stdout. Results leave on stderr, a JSON line a cell:
+Started as `python -m autograder.verdict.judge JOB`, in a sandbox of its own, with the student's process at
+its stdin and stdout. Results leave on stderr, a JSON line a cell:
     {"i": 3, "outputs": [...], "status": "ok" | "error" | "timeout" | "dead", "seconds": 0.1}
 The job is a JSON file: {"cells": [{"i", "source", "kind"}], "cell_s": 60, "stop_s": 300}, kind being
     student   an answer
@@ -47,7 +47,7 @@ class Judge:
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self.link, self.clock = link, clock
-        np.shares_memory = link.shares_memory  # of the student's arrays we hold copies
+        np.shares_memory = link.shares_memory  # type: ignore[assignment]  # of the student's arrays we hold copies
         self.space: dict[str, Any] = {"__name__": "__main__"}
         self.space["__builtins__"] = {**vars(builtins), "__import__": self._import, "id": self._id}
         self._ours: dict[str, ast.stmt] = {}  # name -> the statement of ours that makes it
@@ -62,22 +62,24 @@ class Judge:
             return record
         printed = io.StringIO()
         outputs: list[dict[str, Any]] = []
+        tree = ast.parse(source)
         try:
-            tree = ast.parse(source)
             self._resolve(_loaded(tree))
             with contextlib.redirect_stdout(printed):
                 value = self._run(tree)
-            self._graded |= set(_bound(tree.body))
         except (Late, Ended):
             raise
-        except BaseException as error:  # the cell's verdict
-            text = f"{type(error).__name__}: {error}"[:_MOST_TEXT]
-            outputs = [{"output_type": "error", "ename": type(error).__name__, "evalue": str(error)[:_MOST_TEXT],
-                        "traceback": [text]}]  # fmt: skip
+        except BaseException as error:  # the verdict
+            name, text = type(error).__name__, str(error)[:_MOST_TEXT]
+            outputs = [
+                {"output_type": "error", "ename": name, "evalue": text, "traceback": [f"{name}: {text}"]}
+            ]
         else:
             if isinstance(value, int | float | np.generic):
-                outputs = [{"output_type": "execute_result", "data": {"text/plain": repr(_plain(value))},
-                            "metadata": {}, "execution_count": None}]  # fmt: skip
+                outputs = [
+                    {"output_type": "execute_result", "data": {"text/plain": repr(_plain(value))},
+                     "metadata": {}, "execution_count": None}
+                ]  # fmt: skip
         if text := printed.getvalue():
             outputs.insert(0, {"output_type": "stream", "name": "stdout", "text": text[:_MOST_TEXT]})
         failed = any(output["output_type"] == "error" for output in outputs)
@@ -85,15 +87,16 @@ class Judge:
 
     def _run(self, tree: ast.Module) -> Any:
         """Run a cell; the value of its last line where that is an expression."""
-        *body, last = tree.body or [ast.Pass()]
-        if not isinstance(last, ast.Expr):
-            body, last = tree.body, None
-        exec(compile(ast.Module(body, []), "<graded cell>", "exec"), self.space)
-        return (
-            None
-            if last is None
-            else eval(compile(ast.Expression(last.value), "<graded cell>", "eval"), self.space)
-        )
+        last = tree.body[-1] if tree.body else None
+        shown = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
+        body = tree.body[:-1] if shown else tree.body
+        bound = _bound(tree.body)
+        before = {name: self.space.get(name) for name in bound}
+        try:
+            exec(compile(ast.Module(body, []), "<graded cell>", "exec"), self.space)
+            return eval(compile(shown, "<graded cell>", "eval"), self.space) if shown else None
+        finally:  # a cell that failed halfway has bound the names of its first half
+            self._graded |= {n for n in bound if n in self.space and self.space[n] is not before[n]}
 
     def _note(self, source: str, kind: str) -> None:
         """Remember which names the cell bound, and which of them are made here."""
@@ -179,7 +182,7 @@ class Clock:
 
     @contextlib.contextmanager
     def cell(self) -> Iterator[None]:
-        """Within: one cell. Raises Late where it does not end in time; the student's process is asked first."""
+        """Within: one cell. Raises Late where it does not end in time; the student's process should first."""
         self.end = min(time.monotonic() + self.cell_s, self.stop + 1)
         signal.signal(signal.SIGALRM, _late)
         signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE_S)

@@ -17,42 +17,8 @@ import numpy as np
 
 from autograder.verdict import wire
 
-_BINARY = (
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "and",
-    "or",
-    "xor",
-    "lshift",
-    "rshift",
-)
-_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul")
-_UNARY = (
-    "neg",
-    "pos",
-    "abs",
-    "invert",
-    "float",
-    "int",
-    "index",
-    "complex",
-    "bool",
-    "len",
-    "iter",
-    "next",
-    "reversed",
-)
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
-_OTHERS = ("contains", "getitem", "setitem", "delitem", "call", "enter", "exit", "round", "divmod")
-_READABLE = frozenset(
-    ("__name__", "__qualname__", "__dict__", "__wrapped__", "__self__", "__func__", "__init__")
-)
+_FORWARDED = (*wire.BINARY, *wire.IN_PLACE, *wire.UNARY, *wire.OTHERS)
+_READABLE = ("__name__", "__qualname__", "__dict__", "__wrapped__", "__self__", "__func__", "__init__")
 _DEFAULT_ERRSTATE = np.geterr()
 _UNTRUSTED = "a graded cell compares an object of the student's: turn it into an array or a number first"
 _MOST_BASE = 1_000_000  # bytes
@@ -125,25 +91,21 @@ class Proxy:
 
 
 def _forward(name: str) -> Callable[..., Any]:
-    action = {"and": "and_", "or": "or_"}.get(name, name)
-
     def method(self: Proxy, *args: Any, **kwargs: Any) -> Any:
-        return self._link.do(action, self, *args, **kwargs)
+        return self._link.do(name, self, *args, **kwargs)
 
     return method
 
 
 def _reflected(name: str) -> Callable[..., Any]:
-    action = {"and": "and_", "or": "or_"}.get(name, name)
-
     def method(self: Proxy, other: Any) -> Any:
-        return self._link.do(action, other, self)
+        return self._link.do(name, other, self)
 
     return method
 
 
 class Claim:
-    """What the student's code says of a comparison: it can be handed back to it (`x[x > 0]`), nothing else."""
+    """What the student's code says of a comparison: it can be handed back to it (`x[x > 0]`), no more."""
 
     __slots__ = ("value",)
 
@@ -180,9 +142,9 @@ def _exit(self: Proxy, kind: Any, error: Any, trace: Any) -> Any:
 
 
 _METHODS: dict[str, Callable[..., Any]] = {
-    **{f"__{name}__": _forward(name) for name in (*_BINARY, *_IN_PLACE, *_UNARY, *_OTHERS)},
-    **{f"__r{name}__": _reflected(name) for name in _BINARY},
-    **{f"__{name}__": _compared(name) for name in _COMPARISONS if name not in ("eq", "ne")},
+    **{f"__{name}__": _forward(name) for name in _FORWARDED},
+    **{f"__r{name}__": _reflected(name) for name in wire.BINARY},
+    **{f"__{name}__": _compared(name) for name in ("lt", "le", "gt", "ge")},
     "__array__": _to_array,
     "__exit__": _exit,
 }
@@ -253,6 +215,7 @@ class Link(wire.Coder):
             self.ended = True
             raise Ended("the student's process answers what was not asked")
         for number, new in answer.get("mutated", ()) if lent else ():
+            assert lent
             value, changed = lent[number], self.decode(new, arrays)
             if type(value) is type(changed):
                 value.clear()

@@ -1,7 +1,7 @@
 """The student's side, inside its sandbox: runs the cells of a notebook and serves what they define.
 
-Started as `python -m autograder.verdict.student`; the judge's requests come on stdin, answers leave on stdout.
-Both are moved away before student code runs. Nothing here is trusted: graded cells never come here, and what
+Started as `python -m autograder.verdict.student`; the judge's requests come on stdin, answers leave on
+stdout. Both are moved away before student code runs. Nothing here is trusted: graded cells never come here, and what
 this process answers is data that they check.
 """
 
@@ -28,10 +28,13 @@ import numpy as np
 from autograder.verdict import wire
 
 PRINTED = 20_000  # characters of one call's prints that go back
-SPECIAL = frozenset(  # methods that Python itself looks up on a type; the judge's proxies offer those it has
+SPECIAL = frozenset(  # methods that Python looks up on a type; the judge's proxies offer those that it has
     f"__{name}__"
-    for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift", "radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror", "rxor", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "float", "int", "index", "complex", "bool", "len", "iter", "next", "contains", "getitem", "setitem", "delitem", "call", "enter", "exit", "array", "reversed", "round", "divmod"]
-)
+    for name in (
+        *wire.BINARY, *(f"r{name}" for name in wire.BINARY), *wire.IN_PLACE, *wire.UNARY, *wire.OTHERS,
+        "lt", "le", "gt", "ge", "array",
+    )
+)  # fmt: skip
 
 
 def _array(value: Any) -> Any:
@@ -40,21 +43,19 @@ def _array(value: Any) -> Any:
 
 
 ACTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(builtins, name) for name in wire.OF_PYTHON},
+    **{name: getattr(operator, f"__{name}__") for name in (*wire.BINARY, *wire.IN_PLACE)},
     **{
-        name: getattr(operator, name)
-        for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "neg", "pos", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "index", "contains", "getitem", "setitem", "delitem", "call"]
-        if hasattr(operator, name)
+        name: getattr(operator, f"__{name}__")
+        for name in ("neg", "pos", "abs", "invert", "lt", "le", "gt", "ge")
     },
-    **{
-        name: getattr(builtins, name)
-        for name in ["float", "int", "complex", "bool", "len", "iter", "next", "repr", "str", "format", "id", "isinstance", "issubclass", "getattr", "setattr", "delattr", "dir", "reversed", "round", "divmod"]
-    },
+    **{name: getattr(operator, name) for name in ("index", "contains", "getitem", "setitem", "delitem")},
     "call": lambda f, *args, **kwargs: f(*args, **kwargs),
     "enter": lambda x: type(x).__enter__(x),
     "exit": lambda x, *about: type(x).__exit__(x, *about),
     "array": _array,
     "shares_memory": np.shares_memory,
-}  # fmt: skip
+}
 
 
 class Memory:
@@ -260,8 +261,9 @@ class Side(wire.Coder):
             outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
         if error is not None:
             text = "".join(traceback.format_exception(error, limit=-3, chain=False))[-4000:]
-            outputs.append({"output_type": "error", "ename": type(error).__name__, "evalue": str(error)[:2000],
-                            "traceback": text.splitlines()})  # fmt: skip
+            name, value = type(error).__name__, str(error)[:2000]
+            lines = text.splitlines()
+            outputs.append({"output_type": "error", "ename": name, "evalue": value, "traceback": lines})
         return {"outputs": outputs, "status": "ok" if error is None else "error",
                 "seconds": time.monotonic() - begin}  # fmt: skip
 
@@ -356,7 +358,7 @@ def main() -> None:
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell.instance(config=config)
-    shell.showtraceback = lambda *arguments, **options: None
+    shell.showtraceback = lambda *arguments, **options: None  # type: ignore[method-assign]
     sys.path.insert(0, "")
     side = Side(requests, answers, shell)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the judge has ended
