@@ -100,7 +100,7 @@ def run_notebook(
                 "never ends, or work that should be one NumPy call.",
             )
         else:
-            _judge(cell)
+            score_of_check(cell)
     nb.metadata[RUN] = {
         "level": level,
         "seconds": round(seconds, 3),
@@ -319,7 +319,7 @@ def _name(nb: NotebookNode, index: int) -> str:
     return f"the cell after {before}" if before else "the first cell"
 
 
-def _judge(cell: NotebookNode) -> None:
+def score_of_check(cell: NotebookNode) -> None:
     """Bring a graded cell's outputs to what nbgrader reads rightly: an error, one plain score, or nothing."""
     if any(output.output_type == "error" for output in cell.outputs):
         return

@@ -171,7 +171,7 @@ def judge(
     else:
         nb = execute.run_notebook(
             nb,
-            tinytorch_dir=_package(course, assignment),
+            tinytorch_dir=package(course, assignment),
             level=settings.level,
             limits=settings.limits,
             cell_s=settings.cell_s,
@@ -272,7 +272,7 @@ def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode |
     return source, nbformat.read(release, as_version=4) if release.is_file() else None
 
 
-def _package(course: Course, assignment: str) -> Path:
+def package(course: Course, assignment: str) -> Path:
     """The reference package for the modules below; a copy a version, made once."""
     lessons = sorted(path.name for path in (course.root / "source").iterdir() if path.name[:2].isdigit())
     target = course.grading / "packages" / f"{assignment}-{_digest(course.package)[:16]}"

@@ -1,8 +1,8 @@
 """The student's side, inside its sandbox: runs the cells of a notebook and serves what they define.
 
 Started as `python -m autograder.verdict.student`; the judge's requests come on stdin, answers leave on
-stdout. Both are moved away before student code runs. Nothing here is trusted: graded cells never come here, and what
-this process answers is data that they check.
+stdout. Both are moved away before student code runs. Nothing here is trusted: graded cells never come here,
+and what this process answers is data that they check.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ _LENGTHS = struct.Struct("<IQ")
 _KINDS = "biufcU"
 _NUMPY_FUNCTIONS = (
     "abs", "sum", "prod", "mean", "std", "var", "max", "min", "argmax", "argmin", "argsort", "sort",
-    "reshape",    "transpose", "swapaxes", "moveaxis", "concatenate", "stack", "split", "where", "clip", "take", "pad",
-    "expand_dims", "squeeze", "broadcast_to", "repeat", "tile", "cumsum", "dot", "tensordot", "einsum",
-    "outer",    "zeros", "ones", "empty", "full", "arange", "array", "asarray", "zeros_like", "ones_like",
+    "reshape", "transpose", "swapaxes", "moveaxis", "concatenate", "stack", "split", "where", "clip", "take",
+    "pad", "expand_dims", "squeeze", "broadcast_to", "repeat", "tile", "cumsum", "dot", "tensordot", "einsum",
+    "outer", "zeros", "ones", "empty", "full", "arange", "array", "asarray", "zeros_like", "ones_like",
 )  # fmt: skip
 
 # operators and other special methods that a proxy forwards, without their underscores
