@@ -36,6 +36,10 @@ CELL_OUTPUT = 1_000_000  # bytes one cell may print
 LIMITS = sandbox.Limits(
     wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
 )
+# A run that ended so was ended from outside, or the judge's process died: neither is the student's doing, and
+# it is tried again. Where it happens each time, the notebook does it, and the reason stands.
+NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer")
+TRIES = 3
 HERE = Path(__file__).resolve().parent
 OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
 # the judge's own process: our code, but the arrays and texts that it holds are the student's
@@ -75,7 +79,10 @@ def run_notebook(
     jobs = [i for i, cell in enumerate(nb.cells) if _runs(cell, skip_tags)]
     cells = [{"i": i, "source": nb.cells[i].source, "kind": kind_of(nb.cells[i])} for i in jobs]
     job = {"cells": cells, "cell_s": cell_s, "stop_s": limits.wall_s - 5}
-    records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
+    for _ in range(TRIES):
+        records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
+        if stopped not in NOT_THEIRS:
+            break
 
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == "code":
@@ -229,16 +236,15 @@ def _run(
             for fd in (*requests, *answers):
                 os.close(fd)
         records, stopped = _collect(judge)
-        report = judge.kill()
+        ended = judge.kill() if stopped != "no answer" else judge.wait()
         if stopped == "done":
-            return records, stopped, report.seconds
-        with contextlib.suppress(TimeoutError):
-            return (
-                records,
-                student.wait(0.0 if stopped in ("time", "late") else 5.0).reason or stopped,
-                report.seconds,
-            )
-        return records, stopped if stopped != "no answer" else report.reason or stopped, report.seconds
+            return records, stopped, ended.seconds
+        if ended.reason == sandbox.SUPERVISOR_KILLED:
+            return records, ended.reason, ended.seconds
+        with contextlib.suppress(TimeoutError):  # it still runs: why it was stopped is known already
+            theirs = student.wait(0.0 if stopped in ("time", "late") else 5.0)
+            return records, theirs.reason or stopped, ended.seconds
+        return records, stopped, ended.seconds
 
 
 def _environment(library: Path, tinytorch_dir: Path, threads: int) -> dict[str, str]:

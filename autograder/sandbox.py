@@ -33,6 +33,7 @@ from typing import IO, Any
 from autograder import confine
 
 LEVELS = ("bubblewrap", "landlock", "rlimits")
+SUPERVISOR_KILLED = "the sandbox's supervisor was killed"  # the reason in a report
 
 _MIB = 1 << 20
 _PATIENCE_S = 60.0  # for a supervisor to end its tree
@@ -206,7 +207,7 @@ class Process:
     def _finish(self, last: dict[str, Any] | None) -> None:
         seconds = time.monotonic() - self._started
         if last is None:
-            self._report = Report("the sandbox's supervisor was killed", None, 0, seconds, self.level)
+            self._report = Report(SUPERVISOR_KILLED, None, 0, seconds, self.level)
         else:
             self._report = Report(last["reason"], last["status"], last["peak"], last["seconds"], self.level)
         self._control.close()

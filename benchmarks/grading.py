@@ -142,12 +142,9 @@ def a_class(folder: Path, assignments: list[str], students: int, workers: int) -
     wrong = wrong_ones(course, handed)
     again = tito_grade(course, assignments, workers)
     bad = sum(one.kind in classes.HOSTILE or one.kind in classes.BROKEN for one in handed)
-    print(
-        f"{len(handed)} submissions ({students} students, {len(assignments)} assignments), {bad} broken or hostile"
-    )
-    print(
-        f"  graded in {done['seconds']:.0f} s, {len(handed) / done['seconds']:.2f} a second, {workers} workers"
-    )
+    rate = len(handed) / done["seconds"]
+    print(f"{len(handed)} submissions, {students} students, {bad} of them broken or hostile")
+    print(f"  graded in {done['seconds']:.0f} s, {rate:.2f} a second, {workers} workers")
     print(f"  most memory of the grader and all it started: {done['peak'] / 1e6:.0f} MB")
     print(f"  wrong: {len(wrong)}; the same command again: {again['seconds']:.1f} s")
     for line in wrong[:20]:

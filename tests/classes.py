@@ -33,7 +33,8 @@ HOSTILE = {
     "hides errors": "get_ipython().set_custom_exc((BaseException,), lambda *a, **k: None)",
     "asserts removed": "import builtins\nbuiltins.AssertionError = KeyboardInterrupt",
     "writes forever": "import sys\nfor _ in range(10**6):\n    print('x' * 1000)",
-    "kills its parents": "import os, signal\nfor pid in (os.getppid(), -1):\n    os.kill(pid, signal.SIGKILL)",
+    "kills its parents": "import os, signal\nfor pid in (os.getppid(), -1):\n"
+    "    os.kill(pid, signal.SIGKILL)",
     "orphans": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)",
 }
 BROKEN = {
@@ -47,7 +48,7 @@ BROKEN = {
 
 @dataclass(frozen=True)
 class Handed:
-    """One submission of the class: what it is, and the points it must get (of cells that no person grades)."""
+    """One submission of the class: what it is, and the points it must get where no person grades."""
 
     student: str
     assignment: str
@@ -58,7 +59,7 @@ class Handed:
 def make(
     root: Path, assignments: Sequence[str], students: int, *, hostile_every: int = 5
 ) -> tuple[Course, list[Handed]]:
-    """A course with these lessons and a class that has handed in; every fifth submission is broken or hostile.
+    """A course with these lessons and a class that has handed in, every fifth time something bad.
 
     The others go through the reference solution and the wrong ones of tests/mutants, in turn.
     """

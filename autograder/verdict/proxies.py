@@ -184,9 +184,11 @@ class Link(wire.Coder):
         return len(self._lent) - 1
 
     def run_cell(self, source: str) -> dict[str, Any]:
-        """Run a cell of the notebook there: {"outputs", "status", "seconds"}."""
+        """Run a cell of the notebook there: {"outputs", "status"}."""
         found = self._ask({"do": "cell", "source": source}, [])
-        return found if isinstance(found, dict) else {}
+        outputs = found.get("outputs") if isinstance(found, dict) else None
+        status = "ok" if isinstance(found, dict) and found.get("status") == "ok" else "error"
+        return {"outputs": outputs if isinstance(outputs, list) else [], "status": status}
 
     def names(self, names: list[str]) -> dict[str, Any]:
         """The values of global names, of those that are there."""

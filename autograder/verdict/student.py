@@ -17,7 +17,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -240,7 +239,6 @@ class Side(wire.Coder):
     def _run_cell(self, source: str) -> dict[str, Any]:
         from IPython.utils.capture import capture_output
 
-        begin = time.monotonic()
         with capture_output() as captured:
             done = self._shell.run_cell(source, store_history=True)
         error = done.error_before_exec or done.error_in_exec
@@ -264,8 +262,7 @@ class Side(wire.Coder):
             name, value = type(error).__name__, str(error)[:2000]
             lines = text.splitlines()
             outputs.append({"output_type": "error", "ename": name, "evalue": value, "traceback": lines})
-        return {"outputs": outputs, "status": "ok" if error is None else "error",
-                "seconds": time.monotonic() - begin}  # fmt: skip
+        return {"outputs": outputs, "status": "ok" if error is None else "error"}
 
     # ---- objects
 

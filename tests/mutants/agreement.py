@@ -1,8 +1,8 @@
-"""`python -m tests.mutants.agreement [LESSON ...]`: nbgrader's own verdict and the one from outside, side by side.
+"""`python -m tests.mutants.agreement [LESSON ...]`: nbgrader's own verdict beside the one from outside.
 
-For the reference, the untouched release and every wrong solution: the rebuilt notebook is executed in a kernel
-by nbgrader's Execute preprocessor, without a sandbox, and judged by its rule; then by `autograder.execute`. They
-must give the same points, cell by cell. Exit status 1 where they do not.
+For the reference, the untouched release and every wrong solution: the rebuilt notebook is executed in a
+kernel by nbgrader's Execute preprocessor, without a sandbox, and judged by its rule; then by
+`autograder.execute`. They must give the same points, cell by cell. Exit status 1 where they do not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def by_nbgrader(lesson: str, what: Mutant | str) -> list[CellResult]:
             TITO_TINYTORCH=str(package), PYTHONPATH=str(ROOT), MPLBACKEND="Agg", PYTHONWARNINGS="ignore",
             OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",
         )  # fmt: skip
-        run = Execute(timeout=60, kernel_name="python3")
+        run = Execute(timeout=60, kernel_name="python3", extra_arguments=["--log-level=ERROR"])
         nb, _ = run.preprocess(nb, {"metadata": {"path": folder}})
     return results(nb)
 
@@ -62,8 +62,8 @@ def main(wanted: list[str]) -> int:
                 if theirs[name].points != ours[name].points:
                     differences += 1
                     told = what if isinstance(what, str) else what.name
-                    print(f"{lesson} {told} {name}: nbgrader {theirs[name].points} {theirs[name].reason[:100]} "
-                          f"| outside {ours[name].points} {ours[name].reason[:100]}", flush=True)  # fmt: skip
+                    line = f"{lesson} {told} {name}: nbgrader {theirs[name].points} {theirs[name].reason}"
+                    print(f"{line} | outside {ours[name].points} {ours[name].reason}", flush=True)
         print(f"{lesson}: {judged} judged so far, {differences} differ", flush=True)
     return 1 if differences else 0
 
