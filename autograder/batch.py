@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autograder import judging, recording, rules, sandbox
+from autograder import deadlines, judging, recording, rules, sandbox
 from autograder.judging import Course, GradingError, Judgement, Settings
 
 CHUNK = 20  # judgements that are brought into the gradebook together
@@ -30,11 +30,16 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One submission to be judged; `key` names its judgement."""
+    """One submission to be judged, with the hashes of all that its judgement depends on."""
 
     assignment: str
     student: str
-    key: str
+    hashes: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The name of its judgement."""
+        return judging.key_of(self.student, self.assignment, self.hashes)
 
 
 @dataclass
@@ -117,6 +122,7 @@ class _Writer:
 
     def __init__(self, course: Course, settings: Settings, force: bool, run: _Run) -> None:
         self.course, self.settings, self.force, self.run = course, settings, force, run
+        self.deadlines = deadlines.load(course.root)
         self._waiting: list[Judgement] = []
 
     def take(self, job: Job, failure: str = "") -> None:
@@ -135,6 +141,15 @@ class _Writer:
             self.run.tell("unchanged", judgement)
             return
         judgement = judging.found(self.course, job.student, job.assignment, job.key)
+        record = recording.load_record(self.course, job.student, job.assignment)
+        kept = deadlines.attempt_counts(self.course, self.deadlines, judgement, record)
+        if record is not None and kept:
+            if kept not in record.notes:
+                record.notes.append(kept)
+                recording.record(self.course, record)
+            self.run.done[job.assignment, job.student] = record
+            self.run.tell("kept", record, reason=kept)
+            return
         self.run.done[job.assignment, job.student] = judgement
         self.run.tell("judged", judgement)
         if self._waiting and self._waiting[0].assignment != job.assignment:
@@ -160,10 +175,10 @@ def _timed(assignment: str) -> bool:
 def _jobs(
     course: Course, assignment: str, settings: Settings, students: Sequence[str] | None
 ) -> Iterator[Job]:
-    common = judging.assignment_key(course, assignment, settings)
+    common = judging.assignment_hashes(course, assignment, settings)
     for student in course.students(assignment):
         if students is None or student in students:
-            yield Job(assignment, student, judging.key_of(course, student, assignment, common))
+            yield Job(assignment, student, judging.hashes_of(course, student, assignment, common))
 
 
 def _judged(
@@ -209,7 +224,7 @@ def judge_job(course: Course, job: Job, settings: Settings, force: bool, grader:
         return "this worker has another version of the grader: start it from the same checkout"
     try:
         with _host_slot() if _timed(job.assignment) else ExitStack():
-            judging.judge(course, job.student, job.assignment, settings, force=force, key=job.key)
+            judging.judge(course, job.student, job.assignment, settings, force=force, hashes=job.hashes)
     except Exception as error:  # ours to mend; the class goes on, and the student is not at fault
         logging.getLogger(__name__).exception("judging %s of %s", job.assignment, job.student)
         return f"{type(error).__name__}: {error}"

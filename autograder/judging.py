@@ -100,6 +100,7 @@ class Judgement:
     submitted: str = ""  # nbgrader's time of submission
     track: dict[str, Any] | None = None
     notebook: NotebookNode | None = None
+    hashes: dict[str, str] = field(default_factory=dict)  # of submission, assignment, grader, ...: its key
 
     @property
     def points(self) -> float:
@@ -137,13 +138,16 @@ def judge(
     settings: Settings,
     *,
     force: bool = False,
-    key: str = "",
+    keep: bool = True,
+    hashes: dict[str, str] | None = None,
 ) -> Judgement:
     """Judge one submission, or find the judgement of the same submission by the same grader.
 
-    key: where it is known, that of `key_of`. The judgement is on disk when this returns.
+    hashes: where they are known, those of `hashes_of`. The judgement is on disk when this returns, unless it
+    is not to be kept.
     """
-    key = key or key_of(course, student, assignment, assignment_key(course, assignment, settings))
+    hashes = hashes or hashes_of(course, student, assignment, assignment_hashes(course, assignment, settings))
+    key = key_of(student, assignment, hashes)
     folder, path = course.submitted(student, assignment), path_of(course, key)
     if path.exists() and not force:
         return found(course, student, assignment, key)
@@ -183,10 +187,48 @@ def judge(
         cells = [CellResult(c.grade_id, 0.0, c.max_points, notes[0]) for c in cells]
     stamp = submitted_at(course, student, assignment)
     judgement = Judgement(
-        student, assignment, key, settings.level, cells, notes, stopped, seconds, _now(), stamp, track, nb
+        student,
+        assignment,
+        key,
+        settings.level,
+        cells,
+        notes,
+        stopped,
+        seconds,
+        _now(),
+        stamp,
+        track,
+        nb,
+        hashes,
     )
-    save_judgement(path, judgement)
+    if keep:
+        save_judgement(path, judgement)
     return judgement
+
+
+def replay(course: Course, student: str, assignment: str, settings: Settings) -> tuple[Judgement, list[str]]:
+    """Judge a stored submission once more, leaving all as it is; what differs from its record, in lines.
+
+    Raises GradingError where it has no record.
+    """
+    from autograder.recording import load_record
+
+    record = load_record(course, student, assignment)
+    if record is None:
+        raise GradingError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
+    again = judge(course, student, assignment, settings, force=True, keep=False)
+    differences = [
+        f"the {name} is not the one it was graded with: {record.hashes.get(name, 'none')[:8]}, now {now[:8]}"
+        for name, now in again.hashes.items()
+        if record.hashes.get(name) != now
+    ]
+    before = {cell.grade_id: cell for cell in record.cells}
+    for cell in again.cells:
+        was = before.get(cell.grade_id)
+        if was is None or was.points != cell.points:
+            then = "no such cell" if was is None else f"{was.points:g} of {was.max_points:g}"
+            differences.append(f"{cell.grade_id}: {then} then, {cell.points:g} of {cell.max_points:g} now")
+    return again, differences
 
 
 def path_of(course: Course, key: str) -> Path:
@@ -286,50 +328,53 @@ def package(course: Course, assignment: str) -> Path:
     return target
 
 
-def assignment_key(course: Course, assignment: str, settings: Settings) -> str:
-    """The hash of what judges an assignment, whoever hands in: grader, notebook, package, limits."""
-    parts = [
-        execute.VERSION,
-        assignment,
-        settings.level,
-        sys.version,
-        _digest(course.source(assignment).parent),
-        _digest(course.root / "release" / assignment),
-        grader_hash(),
-    ]
+def assignment_hashes(course: Course, assignment: str, settings: Settings) -> dict[str, str]:
+    """Hashes of all that judges an assignment, whoever hands it in: grader, notebook, package, limits."""
     if assignment in rules.TRACKS:
-        parts += [settings.dataset]
+        about, limits = "data", settings.dataset
     else:
-        parts += [_digest(course.package), str(settings.cell_s), json.dumps(asdict(settings.limits))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        about, limits = "package", json.dumps([settings.cell_s, asdict(settings.limits)])
+    return {
+        "grader": grader_hash(),
+        "assignment": _digest(course.source(assignment).parent, course.root / "release" / assignment),
+        about: _digest(course.package) if about == "package" else _hash(settings.dataset),
+        "settings": _hash(execute.VERSION, settings.level, sys.version, limits),
+    }
 
 
-def key_of(course: Course, student: str, assignment: str, common: str) -> str:
-    """The hash that names the judgement of a submission; common: that of `assignment_key`."""
-    parts = [common, _digest(course.submitted(student, assignment))]
-    if assignment in rules.TRACKS:  # its order and noise are drawn for each
-        parts += [student]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+def hashes_of(course: Course, student: str, assignment: str, common: dict[str, str]) -> dict[str, str]:
+    """Those of `assignment_hashes` with the submission's."""
+    return {**common, "submission": _digest(course.submitted(student, assignment))}
+
+
+def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
+    """The name of a judgement. A track's order and noise are drawn for each student; a lesson is the same."""
+    return _hash(assignment, student if assignment in rules.TRACKS else "", *sorted(hashes.values()))[:40]
 
 
 @functools.cache
 def grader_hash() -> str:
     """The hash of the grader's own code."""
-    return _digest(HERE, "*.py")
+    return _digest(HERE, pattern="*.py")
 
 
-def _digest(folder: Path, pattern: str = "*") -> str:
-    """Hash of the names and contents of a folder's files; links are named, never followed."""
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _digest(*folders: Path, pattern: str = "*") -> str:
+    """Hash of the names and contents of the folders' files; links are named, never followed."""
     total = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        if "__pycache__" in path.parts or path.name == "timestamp.txt":
-            continue
-        total.update(f"{path.relative_to(folder)}\0".encode("utf-8", "surrogateescape"))
-        if path.is_symlink():
-            total.update(b"link")
-        elif path.is_file():
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+    for folder in folders:
+        for path in sorted(folder.rglob(pattern)):
+            if "__pycache__" in path.parts or path.name == "timestamp.txt":
+                continue
+            total.update(f"{path.relative_to(folder)}\0".encode("utf-8", "surrogateescape"))
+            if path.is_symlink():
+                total.update(b"link")
+            elif path.is_file():
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 

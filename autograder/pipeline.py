@@ -29,7 +29,9 @@ def configure(c: Any) -> None:
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
     c.ExportApp.plugin_class = ours + "ResultsExport"
+    c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")
     if isinstance(root, str):
         c.Judged.course = root
+        c.LatePenalty.course = root
         c.ResultsExport.course = root

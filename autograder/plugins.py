@@ -12,7 +12,7 @@ from typing import Any
 from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook
-from nbgrader.plugins import ExportPlugin
+from nbgrader.plugins import ExportPlugin, LateSubmissionPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Unicode
 
@@ -43,6 +43,7 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
         job = resources["nbgrader"]
         settings = judging.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
         course = judging.Course.at(self.course or Path.cwd())
+        recording.enter_deadlines(course, job["assignment"], [job["student"]])
         judgement = judging.judge(course, job["student"], job["assignment"], settings)
         assert judgement.notebook is not None
         recording.record(course, judgement)
@@ -89,6 +90,18 @@ def _redact(output: NotebookNode, secret: set[str]) -> None:
         output.traceback = [clean("\n".join(output.traceback))]
     elif "text/plain" in output.get("data", {}):
         output.data["text/plain"] = clean(output.data["text/plain"])
+
+
+class LatePenalty(LateSubmissionPlugin):  # type: ignore[misc]
+    """What lateness costs, as course/deadlines.toml says."""
+
+    course = Unicode("", help="The course folder.").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        """Points to take off; nbgrader calls this for work that came after its due date and extension."""
+        from autograder import deadlines
+
+        return deadlines.load(Path(self.course or Path.cwd())).penalty(score, total_seconds_late)
 
 
 class ResultsExport(ExportPlugin):  # type: ignore[misc]

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbgrader.api import Gradebook
 from sqlalchemy.exc import SQLAlchemyError
 
+from autograder import deadlines
 from autograder.judging import (
     Course,
     GradingError,
@@ -49,6 +51,7 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
             nbformat.write(judgement.notebook, folder / f"{assignment}.ipynb")
             if judgement.submitted:
                 (folder / "timestamp.txt").write_text(judgement.submitted)
+        enter_deadlines(course, assignment, [judgement.student for judgement in todo])
         failed = autograde(course, assignment, stage)
         for judgement in todo:
             if judgement.student in failed:
@@ -65,6 +68,19 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def enter_deadlines(course: Course, assignment: str, students: list[str]) -> None:
+    """Due date and extensions into the gradebook, where the course has any."""
+    known = deadlines.load(course.root)
+    if assignment not in known.due:
+        return
+    try:
+        with Gradebook(nbgrader_config(course).CourseDirectory.db_url) as gradebook:
+            deadlines.enter(known, gradebook, assignment, students)
+    except SQLAlchemyError as error:
+        _refuse_trouble(course, str(error))
+        raise
 
 
 def autograde(course: Course, assignment: str, stage: Path) -> dict[str, str]:

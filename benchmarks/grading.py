@@ -96,8 +96,9 @@ def cost_of_a_notebook(course: judging.Course, module: str) -> dict[str, float]:
     whole = nbformat.read(course.source(module), 4)
     empty = copy.deepcopy(whole)
     empty.cells = []
-    common = judging.assignment_key(course, module, judging.Settings(level, cell_s=CELL_S))
-    keys = [judging.key_of(course, student, module, common) for student in course.students(module)]
+    common = judging.assignment_hashes(course, module, judging.Settings(level, cell_s=CELL_S))
+    students = course.students(module)
+    keys = [judging.key_of(s, module, judging.hashes_of(course, s, module, common)) for s in students]
     pairs = zip(course.students(module), keys, strict=True)
     known = [judging.found(course, student, module, key) for student, key in pairs]
 

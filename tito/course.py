@@ -1,4 +1,4 @@
-"""The instructor's commands: release, collect, grade, feedback, export, leaderboard.
+"""The instructor's commands: release, collect, grade, explain, feedback, export, leaderboard.
 
 Each works on one nbgrader course, the nearest folder upwards with an nbgrader_config.py, and calls nbgrader's
 own machinery where it has one. Grading itself is `autograder.batch`.
@@ -78,6 +78,10 @@ def grade(
         str | None, typer.Option(help="A running Dask cluster, such as tcp://10.0.0.5:8786.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Judge again what has not changed.")] = False,
+    replay: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="STUDENT ASSIGNMENT", help="Judge one grade again, and say what differs."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every step.")] = False,
 ) -> None:
     """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them.
@@ -88,6 +92,9 @@ def grade(
 
     root = find(course)
     place = judging.Course.at(root)
+    if replay:
+        _replay(place, *replay, level or sandbox.best_level(), dataset, as_json)
+        return
     names = place.collected() if everything else list(assignments or ())
     if not names:
         raise TitoError("nothing to grade: name assignments, such as `tito grade 05_autograd`, or use --all")
@@ -113,6 +120,66 @@ def grade(
             f"{len(failed)} of {len(judgements)} submissions were not graded, first {failed[0].student}'s "
             f"{failed[0].assignment}: {failed[0].stopped} Run the same command again for them."
         )
+
+
+def _replay(
+    place: Any, student: str, assignment: str, level: str, dataset: str | None, as_json: bool
+) -> None:
+    from autograder import judging
+
+    settings = judging.Settings(sandbox.require(level), dataset or _dataset(place.root, [assignment]))
+    with plain_errors():
+        again, differences = judging.replay(place, student, assignment, settings)
+    if as_json:
+        typer.echo(json.dumps({**_plain(again), "differences": differences}))
+    else:
+        typer.echo(f"{assignment} of {student}, again: {again.points:g} of {again.max_points:g}")
+        for line in differences or ["the same points in every cell, from the same submission and grader"]:
+            typer.echo(f"    {line}")
+    if differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    student: Annotated[str, typer.Argument(help="The student's name in submitted/.")],
+    assignment: Assignment,
+    course: CourseOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say where one grade comes from: each cell, what was expected, the sandbox, the hashes, the penalty."""
+    from nbgrader.api import Gradebook, MissingEntry
+
+    from autograder import judging, recording
+
+    root = find(course)
+    place = judging.Course.at(root)
+    record = recording.load_record(place, student, assignment)
+    if record is None:
+        raise TitoError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
+    late: dict[str, Any] = {}
+    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        try:
+            found = gradebook.find_submission(assignment, student)
+            penalty = sum(book.late_submission_penalty or 0.0 for book in found.notebooks)
+            late = {"score": found.score, "seconds_late": found.total_seconds_late, "penalty": penalty}
+        except MissingEntry:
+            late = {}
+    if as_json:
+        cells = [vars(cell) for cell in record.cells]
+        typer.echo(json.dumps({**_plain(record), "cells": cells, "hashes": record.hashes, "gradebook": late}))
+        return
+    typer.echo(f"{assignment} of {student}: {record.points:g} of {record.max_points:g}, judged {record.date}")
+    for cell in record.cells:
+        points = "by hand" if cell.points is None else f"{cell.points:g} of {cell.max_points:g}"
+        typer.echo(f"    {cell.grade_id:<28} {points:<12} {cell.reason}".rstrip())
+    for note in [*record.notes, *([record.stopped] if record.stopped else [])]:
+        typer.echo(f"    {note}")
+    typer.echo(f"sandbox level {record.level}, handed in {record.submitted or 'at a time that is not known'}")
+    if late:
+        typer.echo(f"in the gradebook: {late['score']:g} points, {late['penalty']:g} taken off for lateness")
+    hashes = ", ".join(f"{name} {value[:12]}" for name, value in record.hashes.items())
+    typer.echo(f"from {hashes or 'a record of an older version, which kept no hashes'}")
 
 
 @contextmanager

@@ -249,7 +249,7 @@ def main(job_file: str) -> int:
         job = json.load(file)
 
     def emit(**record: Any) -> None:
-        results.write(json.dumps(record) + "\n")
+        results.write(json.dumps(record, default=lambda value: None) + "\n")
         results.flush()
 
     clock = Clock(job["cell_s"], job["stop_s"])
