@@ -20,6 +20,7 @@ _MOST_FILES = 2000
 _MOST_JSON = 10 * rules.MB
 _MOST_HEADER = 10 * rules.MB
 _DEEPEST = 20  # folders in folders
+_MOST_NAMES = 64_000  # bytes of all names of code together
 _LONGEST = 1000  # bytes of a path inside the submission
 
 
@@ -60,7 +61,7 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
     )
     _check_model(models[0], content)
     model.write_bytes(content)
-    code = 0
+    code = names = 0
     packed = [path for path in sorted((source / "tinytorch").rglob("*.py")) if path.is_file()]
     own = [source / "network.py"] if os.path.lexists(source / "network.py") else []
     for path in (*own, *packed):
@@ -68,7 +69,10 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
         if not str(inside).isprintable():
             raise Invalid(f"{str(inside)!r} is no name for a file of code: use printable characters")
         text = _content(path, limits.code_bytes - code, "there is too much code in the submission")
-        code += len(text) + len(os.fsencode(inside))  # names can hold weights, too
+        code += len(text)
+        names += len(os.fsencode(inside))
+        if names > _MOST_NAMES:  # names can hold weights, too
+            raise Invalid(f"the names of the code's files have more than {_MOST_NAMES // 1000} KB together")
         copy = target / inside
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(text)
