@@ -233,4 +233,5 @@ def _parse(name: str, raw: bytes) -> Any:
 
 def _shown(value: Any) -> str:
     """A value of the submission's in a reason: short, printable, and never deep."""
-    return repr(value)[:66] if isinstance(value, str | int | float) else type(value).__name__
+    plain = isinstance(value, str | int | float) or value is None
+    return repr(str(value)[:64] if plain else type(value).__name__)
