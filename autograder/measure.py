@@ -23,8 +23,8 @@ LEAST_ROUNDS = 3
 # One round alone may be that much off on a busy machine; a table of answers is so much faster in every round.
 CACHE_RATIO = 1.6
 SAME_SHARE = 0.98  # of the pictures must get the same answer when asked again
-# The timed run may be so many times faster than the accuracy run: pictures of both are new, so the work is the
-# same. Another program may have slowed a whole run down; a second, cheaper network for the timed run is faster.
+# The timed run may be so many times faster than the accuracy run, whose pictures are as new: another program
+# may have slowed one of them down. A second, cheaper network for the timed run is faster than that.
 STEADY_RATIO = 3.0
 NOVEL_SHARE = 0.6  # of the accuracy must be left on pictures moved by one pixel
 

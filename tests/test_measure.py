@@ -183,7 +183,7 @@ def test_bootstrap_interval_holds_the_median():
 
 @pytest.mark.parametrize("times, caught", [(2, False), (20, True)])
 def test_a_second_network_for_the_timed_run_is_caught(times, caught):
-    """Regression: it had only to keep 60% of the accuracy, with the answers of the accuracy run kept beside."""
+    """Regression: with the answers of the accuracy run kept beside, 60% of the accuracy was enough."""
     clock, asked = Clock(), [0]
     slow, fast = honest(clock, 0.01), honest(clock, 0.01 / times)
 
