@@ -25,7 +25,7 @@ CACHE_RATIO = 1.6
 SAME_SHARE = 0.98  # of the pictures must get the same answer when asked again
 # The timed run may be so many times faster than the accuracy run, whose pictures are as new: another program
 # may have slowed one of them down. A second, cheaper network for the timed run is faster than that.
-STEADY_RATIO = 3.0
+STEADY_RATIO, STEADY_BATCHES = 3.0, 8  # not asked of fewer batches
 NOVEL_SHARE = 0.6  # of the accuracy must be left on pictures moved by one pixel
 
 
@@ -33,7 +33,7 @@ NOVEL_SHARE = 0.6  # of the accuracy must be left on pictures moved by one pixel
 class Accuracy:
     """Top-1: correct of n, its share, a 95% Wilson interval; logits (N, 10) in the split's own order.
 
-    rate: images/s that three batches of four stayed below.
+    rate: images/s that three batches of four stayed below; of a few batches infinity, for the first are cold.
     """
 
     correct: int
@@ -106,7 +106,8 @@ def accuracy(
         logits[chosen], rate = _timed(predict, np.ascontiguousarray(images[chosen]), batch, clock)
         rates.append(rate)
     correct = int((logits.argmax(axis=1) == labels).sum())
-    interval, rate = wilson(correct, len(images)), float(np.quantile(rates, 0.75))
+    interval = wilson(correct, len(images))
+    rate = float(np.quantile(rates, 0.75)) if len(rates) >= STEADY_BATCHES else math.inf
     return Accuracy(correct, len(images), correct / len(images), interval, logits, rate)
 
 

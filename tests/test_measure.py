@@ -191,10 +191,10 @@ def test_a_second_network_for_the_timed_run_is_caught(times, caught):
         asked[0] += len(images)
         return (slow if asked[0] <= len(DATA) else fast)(images)
 
-    known = measure.accuracy(cheat, DATA.images, DATA.labels, np.random.default_rng(1), 50, clock)
+    known = measure.accuracy(cheat, DATA.images, DATA.labels, np.random.default_rng(1), 10, clock)
     assert known.rate == pytest.approx(100)
     found = measure.throughput(
-        cheat, DATA.images, DATA.labels, known, np.random.default_rng(2), 50, clock=clock
+        cheat, DATA.images, DATA.labels, known, np.random.default_rng(2), 10, clock=clock
     )
     assert len(found.faults) == caught
     assert all("faster in the timed run" in fault for fault in found.faults)
