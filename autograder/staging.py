@@ -152,10 +152,12 @@ def _content(path: Path, most: int, over: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Invalid(f"{path.name} cannot be read ({error.strerror})") from None
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):  # a folder, too, which Python does not open
+        os.close(fd)
+        raise Invalid(f"{path.name} is not a plain file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Invalid(f"{path.name} is not a plain file")
-        size = os.fstat(fd).st_size
+        size = found.st_size
         if size > most:
             raise Invalid(f"{path.name} has {size / rules.MB:.1f} MB: {over}")
         return file.read(most + 1)[:most]
