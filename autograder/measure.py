@@ -7,6 +7,7 @@ measures a worker, a reference entry, or a cheat planted by a test. The clock an
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,14 +121,15 @@ def throughput(
     batch: int,
     *,
     reference: Predict | None = None,
+    reader: Callable[[], AbstractContextManager[Predict]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     budget_s: float = BUDGET_S,
 ) -> Throughput:
     """Time rounds on new pictures (the split's, moved by a pixel, with a little noise), and audit them.
 
     Rounds on the very pictures of the accuracy run alternate with them. Audits: those must get the answers of
-    the accuracy run; must not be faster than new ones; new ones must still be classified, and not much faster
-    than in the accuracy run.
+    the accuracy run; must not be faster than new ones; new ones must still be classified, not much faster
+    than in the accuracy run, and as a second process does it for which they are the first (`reader`).
     """
     per_round = min(ROUND_IMAGES, max(batch, len(images)), len(images))
     for _ in range(2):  # warm-up, on noise
@@ -136,6 +138,7 @@ def throughput(
             if one is not None:
                 one(noise)
     speeds: dict[str, list[float]] = {"new": [], "known": [], "reference": []}
+    fresh: list[tuple[NDArray[np.uint8], NDArray[np.float64]]] = []
     same = asked = right = 0
     began = clock()
     for turn in range(ROUNDS):
@@ -147,6 +150,7 @@ def throughput(
         for name, one, pictures in jobs if turn % 2 else reversed(jobs):  # nobody always goes first
             answers[name], speed = _timed(one, pictures, batch, clock)
             speeds[name].append(speed)
+        fresh.append((new, answers["new"]))
         right += int((answers["new"].argmax(axis=1) == labels[chosen]).sum())
         same += int(_close(answers["known"], known.logits[chosen]).sum())
         asked += per_round
@@ -158,6 +162,9 @@ def throughput(
     to_reference = [new / ref for new, ref in zip(samples, speeds["reference"], strict=False)]
     ratio = known_ratio(speeds["known"], samples)
     faults = _faults(ratio, same / asked, right / asked, known.value, median / known.rate)
+    if reader is not None:
+        pictures, told = (np.concatenate(parts) for parts in zip(*fresh, strict=True))
+        faults += _other_process(reader, pictures, told, rng.permutation(len(told))[:ROUND_IMAGES], batch)
     return Throughput(
         images_per_second=median,
         interval=bootstrap_median(samples, rng),
@@ -169,6 +176,26 @@ def throughput(
         same_share=same / asked,
         faults=faults,
     )
+
+
+def _other_process(
+    reader: Callable[[], AbstractContextManager[Predict]],
+    pictures: NDArray[np.uint8],
+    told: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+    batch: int,
+) -> list[str]:
+    """A fault where a process that has seen no picture yet answers otherwise than the timed one did."""
+    with reader() as predict:
+        parts = [chosen[i : i + batch] for i in range(0, len(chosen), batch)]
+        again = np.concatenate([predict(np.ascontiguousarray(pictures[part])) for part in parts])
+    same = float(_close(again, told[chosen]).mean())
+    if same >= SAME_SHARE:
+        return []
+    return [
+        f"only {100 * same:.1f}% of the pictures of the timed run get the same answer from the model when it "
+        "has seen no others: it must do the same work at all times"
+    ]
 
 
 def known_ratio(known: list[float], new: list[float]) -> float:
