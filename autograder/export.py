@@ -216,9 +216,10 @@ def _entry(submission: Any, record: judging.Judgement, name: str) -> dict[str, A
                     "reason": reason,
                 }
             )
+    late = sum(notebook.late_submission_penalty or 0.0 for notebook in submission.notebooks)
     common = {
         "name": name, "assignment": record.assignment, "badge": "graded",
-        "points": round(float(submission.score), 4), "max_points": float(submission.max_score),
+        "points": round(float(submission.score) - late, 4), "max_points": float(submission.max_score),
         "cells": cells,
     }  # fmt: skip
     if record.track is not None:

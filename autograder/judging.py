@@ -218,7 +218,7 @@ def replay(course: Course, student: str, assignment: str, settings: Settings) ->
         raise GradingError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
     again = judge(course, student, assignment, settings, force=True, keep=False)
     differences = [
-        f"the {name} is not the one it was graded with: {record.hashes.get(name, 'none')[:8]}, now {now[:8]}"
+        f"{name}: another than when it was graded ({record.hashes.get(name, 'none')[:8]}, now {now[:8]})"
         for name, now in again.hashes.items()
         if record.hashes.get(name) != now
     ]

@@ -17,7 +17,7 @@ from autograder.judging import Course, GradingError, Settings
 from tests import chaos
 
 LESSON = chaos.LESSON
-SETTINGS = Settings(sandbox.best_level(), cell_s=30)
+SETTINGS = Settings(sandbox.best_level())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,10 @@ def graded(judged, tmp_path):
 
 def scores(course, url=None):
     with Gradebook(url or f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:
-        return {s.student.id: s.score for s in gradebook.assignment_submissions(LESSON)}
+        return {
+            s.student.id: s.score - sum(book.late_submission_penalty or 0 for book in s.notebooks)
+            for s in gradebook.assignment_submissions(LESSON)
+        }
 
 
 def hand_in(course, student, source, when="2026-11-20 10:00:00 UTC"):
@@ -116,20 +119,17 @@ def test_a_full_disk_loses_nothing(graded, tmp_path):
             while True:
                 file.write(bytes(1 << 16))
                 file.flush()
-        hand_in_bytes = course.submitted("s01", LESSON) / f"{LESSON}.ipynb"
-        hand_in_bytes.write_bytes(hand_in_bytes.read_bytes().replace(b"return 2", b"return 3"))
+        changed = course.submitted("s01", LESSON) / f"{LESSON}.ipynb"
+        changed.write_bytes(changed.read_bytes().replace(b"return 2", b"return 3"))
         with pytest.raises(GradingError) as said:
             found = batch.grade(course, LESSON, SETTINGS)
             raise GradingError(found[1].stopped)  # not judged: the judgement itself had no room
-        assert "disk" in str(said.value) or "space" in str(said.value) or "room" in str(said.value), (
-            said.value
-        )
-        assert "\n" not in str(said.value)
+        told = str(said.value)
+        assert any(word in told for word in ("disk", "space", "room")) and "\n" not in told, told
         filler.unlink()
         after = batch.grade(course, LESSON, SETTINGS)
-        assert [judgement.points for judgement in after] == [5, 0, 0] and before["s00"] == scores(course)[
-            "s00"
-        ]
+        assert [judgement.points for judgement in after] == [5, 0, 0]
+        assert scores(course) == {**before, "s01": 0}
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
@@ -144,7 +144,8 @@ def test_late_work_extensions_and_attempts(graded):
     rules = graded.root / "course" / "deadlines.toml"
     rules.write_text(
         'penalty_per_day = 0.2\ngrace_minutes = 15\nmost_days = 3\nkeep = "best"\nattempts = 3\n'
-        f"[due]\n{LESSON} = 2026-11-18T10:00:00Z\n[extension.s03]\n{LESSON} = 2\n[extension.s04]\n{LESSON} = 1\n"
+        f"[due]\n{LESSON} = 2026-11-18T10:00:00Z\n"
+        f"[extension.s03]\n{LESSON} = 2\n[extension.s04]\n{LESSON} = 1\n"
     )
     for student in ("s03", "s04", "s05"):
         hand_in(graded, student, f"def f(x):\n    return x + 1  # {student}")
@@ -181,7 +182,7 @@ def test_a_grade_is_explained_and_replayed(graded):
     hand_in(graded, "s01", "def f(x):\n    return x + 1")
     done = tito(graded, "grade", "--replay", "s01", LESSON, "--json")
     told = json.loads(done.stdout)["differences"]
-    assert done.returncode == 1 and told[0].startswith("the submission is not the one") and len(told) == 2
+    assert done.returncode == 1 and told[0].startswith("submission: another than") and len(told) == 2
     assert "0 of 3 then, 3 of 3 now" in told[1] or "3 of 3 now" in told[1]
     assert recording.load_record(graded, "s01", LESSON) == before
     done = tito(graded, "explain", "nobody", LESSON)
@@ -213,21 +214,23 @@ def postgres() -> Path | None:
 @pytest.mark.skipif(postgres() is None, reason="no PostgreSQL on this machine")
 def test_a_gradebook_on_postgresql(course, tmp_path):
     """The same class with `db_url` of a real server: started here, on a Unix socket."""
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     programs, data = postgres(), Path("/tmp") / f"tito-pg-{os.getpid()}"
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.getuid() == 0 else []
     data.mkdir(mode=0o700)
     if user:
         os.chown(data, 65534, 65534)
     env = {**os.environ, "HOME": str(data), "LC_ALL": "C"}
+
+    def run(program, *words, check=True):
+        command = [*user, str(programs / program), *map(str, words)]
+        subprocess.run(command, check=check, env=env, cwd=data, stdout=subprocess.DEVNULL)
+
     try:
-        subprocess.run([*user, programs / "initdb", "-D", data / "db", "-U", "tito", "-A", "trust"],
-                       check=True, capture_output=True, env=env, cwd=data)  # fmt: skip
+        run("initdb", "-D", data / "db", "-U", "tito", "-A", "trust", "-E", "UTF8")
         options = f"-k {data} -c listen_addresses=''"
-        subprocess.run([*user, programs / "pg_ctl", "-D", data / "db", "-w", "-o", options, "-l", data / "log", "start"],
-                       check=True, capture_output=True, env=env, cwd=data)  # fmt: skip
-        subprocess.run([*user, programs / "createdb", "-h", data, "-U", "tito", "grades"],
-                       check=True, env=env, cwd=data)  # fmt: skip
+        run("pg_ctl", "-D", data / "db", "-w", "-o", options, "-l", data / "log", "start")
+        run("createdb", "-h", data, "-U", "tito", "grades")
         url = f"postgresql://tito@/grades?host={data}"
         with (course.root / "nbgrader_config.py").open("a") as file:
             file.write(f"c.CourseDirectory.db_url = {url!r}\n")
@@ -240,8 +243,8 @@ def test_a_gradebook_on_postgresql(course, tmp_path):
         assert not (course.root / "gradebook.db").exists()
         assert tito(course, "explain", "s00", LESSON).returncode == 0
     finally:
-        subprocess.run([*user, programs / "pg_ctl", "-D", data / "db", "-m", "immediate", "stop"],
-                       capture_output=True, env=env, cwd=data)  # fmt: skip
+        run("pg_ctl", "-D", data / "db", "-m", "immediate", "stop", check=False)
         shutil.rmtree(data, ignore_errors=True)
+    hand_in(course, "s01", "def f(x):\n    return x + 1")
     with pytest.raises(GradingError, match="gradebook's server does not answer"):
-        batch.grade(course, LESSON, SETTINGS, force=True)
+        batch.grade(course, LESSON, SETTINGS)
