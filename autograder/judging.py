@@ -8,6 +8,7 @@ result, never anyone else's.
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, r
 
 HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
+DEEPEST = 40  # folders in one another that count as a submission
 STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
 
 
@@ -366,16 +369,28 @@ def _digest(*folders: Path, pattern: str = "*") -> str:
     """Hash of the names and contents of the folders' files; links are named, never followed."""
     total = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob(pattern)):
-            if "__pycache__" in path.parts or path.name == "timestamp.txt":
+        for name, entry in sorted(_entries(folder), key=lambda pair: pair[0]):
+            if "__pycache__" in name or not fnmatch.fnmatch(name, pattern) or entry.name == "timestamp.txt":
                 continue
-            total.update(f"{path.relative_to(folder)}\0".encode("utf-8", "surrogateescape"))
-            if path.is_symlink():
+            total.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+            if entry.is_symlink():
                 total.update(b"link")
-            elif path.is_file():
-                with path.open("rb") as file:
+            elif entry.is_file(follow_symlinks=False):
+                with open(entry.path, "rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What lies in a folder, down to a depth that no honest submission has, with its path in it."""
+    waiting = [(str(folder), "", 0)] if folder.is_dir() else []
+    while waiting:
+        path, prefix, depth = waiting.pop()
+        with os.scandir(path) as found:
+            for entry in found:
+                yield prefix + entry.name, entry
+                if entry.is_dir(follow_symlinks=False) and depth < DEEPEST:
+                    waiting.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
 
 
 def submitted_at(course: Course, student: str, assignment: str) -> str:

@@ -119,7 +119,8 @@ def _refuse_trouble(course: Course, said: str) -> None:
         "disk is full": "the disk is full: make room",
         "disk I/O error": "the disk fails or is full: make room",
         "attempt to write a readonly database": "the gradebook cannot be written: see its owner",
-        "could not connect to server": "the gradebook's server does not answer: start it",
+        "connection is bad": "the gradebook's server does not answer: start it",
+        "unable to open database file": "the gradebook cannot be opened: see its folder",
         "connection failed": "the gradebook's server does not answer: start it",
         "Connection refused": "the gradebook's server does not answer: start it",
     }
