@@ -59,7 +59,7 @@ class SandboxUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program and all it starts may use together; file_bytes and cpu_s hold for each process alone."""
+    """What a program and all it starts may use together; file_bytes holds for each file alone."""
 
     wall_s: float = 60.0
     memory_bytes: int = 2048 * _MIB
@@ -69,6 +69,7 @@ class Limits:
     cpu_s: int | None = None
     output_bytes: int = 16 * _MIB  # run() only: more on stdout or stderr ends the program
     tmp_bytes: int = 512 * _MIB  # private /tmp and /dev/shm, bubblewrap only: they are memory
+    disk_bytes: int = 512 * _MIB  # in the folders that it may write; looked at twice a second
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,7 @@ def start(
         },
         "limits": asdict(limits),
         "rlimits": _rlimits(limits, level),
+        "watched": [*write, *([scratch] if scratch else [])],
         "bwrap": [],
         "files": _FILES,
         "landlock": None,
@@ -489,11 +491,18 @@ def _bwrap_tree(tmp_bytes: int) -> list[str]:
 
 
 def _bwrap_command(readable: list[str], writable: list[str], hidden: list[str], limits: Limits) -> list[str]:
-    mounts = {path: ["--ro-bind", path, path] for path in _python_folders()}
+    pythons = _python_folders()
+    links = [path for path in pythons if os.path.realpath(path) != path]  # a linked .venv, say
+    mounts = {path: ["--ro-bind", path, path] for path in pythons if path not in links}
     mounts |= {path: ["--tmpfs", path] for path in hidden if _is_shown(path, mounts)}
     mounts |= {path: ["--ro-bind", path, path] for path in readable}
     mounts |= {path: ["--bind", path, path] for path in writable}
     command = [*_bwrap_options(), *_bwrap_tree(limits.tmp_bytes)]
     for path in sorted(mounts, key=lambda path: path.count("/")):  # a folder before what lies in it
         command += mounts[path]
+    for (
+        path
+    ) in links:  # as links: bound under its own name, a folder would show what is hidden in the real one
+        if path not in mounts:
+            command += ["--symlink", os.path.realpath(path), path]
     return command  # the supervisor adds _FILES, then makes the root read-only
