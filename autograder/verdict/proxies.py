@@ -208,14 +208,22 @@ class Link(wire.Coder):
         if (state := np.geterr()) != _DEFAULT_ERRSTATE:
             message["errstate"] = state
         self._send(message, payload)
+        late = False
         while True:
             answer, arrays = self._receive()
             if "callback" not in answer:
                 break
-            self._run_callback(answer, arrays)
+            try:
+                self._run_callback(answer, arrays)
+            except Late as error:
+                if error.args:  # our own alarm
+                    raise
+                late = True  # told within the callback; the answer to the call itself follows
         if answer.get("n") != asked:
             self.ended = True
             raise Ended("the student's process answers what was not asked")
+        if late:
+            raise Late
         for number, new in answer.get("mutated", ()) if lent else ():
             assert lent
             value, changed = lent[number], self.decode(new, arrays)
@@ -365,6 +373,7 @@ class Link(wire.Coder):
 
     def _decode_array(self, key: int, axes: Any, at: int | None, payload: list[Any]) -> Any:
         if at is None and self._arrays.get(key, lambda: None)() is None:  # we have just let go of it
+            self._dropped = [number for number in self._dropped if number != key]
             return self._ask({"do": "resend", "key": key}, [])
         return super()._decode_array(key, axes, at, payload)
 

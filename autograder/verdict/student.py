@@ -307,7 +307,7 @@ class Side(wire.Coder):
         known = self._kinds.get(id(kind))
         if known is None:
             known = self._kinds[id(kind)] = len(self._kinds) + 1, kind
-            names = [name for name in SPECIAL if getattr(kind, name, None) is not None]
+            names = [name for name in SPECIAL if _has(kind, name)]
             self._new_kinds.append([known[0], kind.__name__, names])
         return known[0]
 
@@ -324,6 +324,11 @@ class Side(wire.Coder):
             text = str(error)[:4000]
         return {"name": type(error).__name__, "base": base.__name__, "text": text,
                 "number": getattr(error, "tito_number", None)}  # fmt: skip
+
+
+def _has(kind: type, name: str) -> bool:
+    """Whether objects of a class have a special method; the class itself is called by its own class's."""
+    return next((vars(k)[name] for k in kind.__mro__ if name in vars(k)), None) is not None
 
 
 def _parts(value: Any) -> list[Any]:
