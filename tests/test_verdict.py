@@ -285,9 +285,11 @@ def test_frames_that_are_none_are_refused(data):
     "value",
     [
         ["known", "numpy:save"], ["known", "numpy:memmap"], ["known", "builtins:eval"],
-        ["known", "os:system"], ["known", "builtins:type"], ["pickle", 1, "80049500"], ["object", 1, 99], ["yours", 5],
+        ["known", "os:system"], ["known", "builtins:type"], ["pickle", 1, "80049500"], ["object", 1, 99],
+        ["yours", 5],
         ["view", 1], ["array"], ["scalar", 4], ["no such tag"], [], {"a": 1}, [["list"], []],
-        ["dict", [[["list", [], None], 1]], None], ["range", [["list", [], None], 1, 1]], ["bytes", 5], ["int", "z"], ["objects", [1 << 60], []],
+        ["dict", [[["list", [], None], 1]], None], ["range", [["list", [], None], 1, 1]],
+        ["bytes", 5], ["int", "z"], ["objects", [1 << 60], []],
     ],
 )  # fmt: skip
 def test_values_that_are_none_are_refused(value):

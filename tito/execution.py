@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from autograder.execute import cell_results, package_below, run_notebook
+from autograder.execute import cell_results, kind_of, package_below, run_notebook
 from autograder.rebuild import rebuild
 from tito.exporter import cell_label, write_text
 from tito.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
@@ -150,11 +150,12 @@ def _outside_faults(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tito-judge-") as folder:
         package = package_below(out / "tinytorch", lesson.name, [], Path(folder))
         judged = run_notebook(rebuild(nb, nb), tinytorch_dir=package, level="rlimits")  # our own solutions
+    judged.cells = [cell for cell in judged.cells if kind_of(cell) == "grade"]
     return [
         f"{lesson.file}, {result.grade_id}: earns {result.points:g} of {result.max_points:g} where it is "
         f"judged, outside the student's process: {result.reason}"
         for result in cell_results(judged)
-        if result.points is not None and result.points < result.max_points
+        if result.points is None or result.points < result.max_points
     ]
 
 

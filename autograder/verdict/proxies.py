@@ -215,8 +215,8 @@ class Link(wire.Coder):
                 break
             try:
                 self._run_callback(answer, arrays)
-            except Late as error:
-                if error.args:  # our own alarm
+            except Late as over:
+                if over.args:  # our own alarm
                     raise
                 late = True  # told within the callback; the answer to the call itself follows
         if answer.get("n") != asked:
