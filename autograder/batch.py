@@ -23,7 +23,7 @@ from typing import Any
 from autograder import deadlines, judging, recording, rules, sandbox
 from autograder.judging import Course, GradingError, Judgement, Settings
 
-CHUNK = 20  # judgements that are brought into the gradebook together
+CHUNK = 8  # judgements that are brought into the gradebook together, while others are judged
 TIMED = "timed"  # the Dask resource of a slot where nothing else runs
 Progress = Callable[[dict[str, Any]], None]
 

@@ -93,6 +93,8 @@ def autograde(course: Course, assignment: str, stage: Path) -> dict[str, str]:
     config.CourseDirectory.submitted_directory = str(stage)
     config.CourseDirectory.assignment_id = assignment
     config.Judged.staged = True
+    # what is staged has our cells and kernelspec already: to restore them would be work for nothing
+    config.Autograde.sanitize_preprocessors = ["autograder.plugins.Judged"]
     log, said = quiet_log()
     converter = Autograde(coursedir=CourseDirectory(config=config), config=config, log=log, force=True)
     here = os.getcwd()
