@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook
@@ -17,6 +18,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Unicode
 
 from autograder import datasets, sandbox
+from autograder.execute import reason_of
 
 HIDDEN = re.compile(r"^[ \t]*#+ BEGIN HIDDEN TESTS.*?#+ END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -68,7 +70,28 @@ class HideTests(NbGraderPreprocessor):  # type: ignore[misc]
                         f"{output.ename}: {output.evalue}"
                     ]  # the message, not the test's code
                 _redact(output, secret)
+        summary = lost_points(nb)
+        if summary:
+            nb.cells.insert(0, nbformat.v4.new_markdown_cell(summary))
         return nb, resources
+
+
+def lost_points(nb: NotebookNode) -> str:
+    """A table for the top of a feedback page: each check that lost points, and what it says; "" for none."""
+    rows = []
+    for cell in nb.cells:
+        about = cell.metadata.get("nbgrader", {})
+        score, most = about.get("score"), about.get("points")
+        if not utils.is_grade(cell) or score is None or most is None or score >= most:
+            continue
+        reason = reason_of(cell) or ("A person graded this." if utils.is_solution(cell) else "")
+        text = re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", reason.replace("\n", " "))
+        rows.append(f"| {about['grade_id']} | {score:g} of {most:g} | {text} |")
+    if not rows:
+        return ""
+    return "\n".join(
+        ["## Where points were lost", "", "| check | points | what it says |", "|---|---|---|", *rows]
+    )
 
 
 def _redact(output: NotebookNode, secret: set[str]) -> None:

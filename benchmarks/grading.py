@@ -82,8 +82,14 @@ def race(folder: Path, module: str, submissions: int, workers: int) -> dict:
     costs = cost_of_a_notebook(course, module)
     for name, seconds in costs.items():
         print(f"  {name:<24} {seconds * 1000:7.0f} ms")
+    paper = on_paper(costs)
+    print(
+        f"  on paper, 10,000 students and one lesson: {paper['judging_core_h']:.1f} core hours of judging, "
+        f"{paper['writing_h']:.1f} h of one writer, which {paper['workers_a_writer']:.0f} workers keep busy"
+    )
     return {
-        "ratio": round(first["seconds"] / second["seconds"], 3), "submissions": submissions, "module": module,
+        "paper": paper, "ratio": round(first["seconds"] / second["seconds"], 3), "submissions": submissions,
+        "module": module,
         "nbgrader_s": first["seconds"], "tito_s": second["seconds"], "same_points": agree, "wrong": wrong,
         "level": sandbox.best_level(), "workers": workers, "cost_s": costs,
     }  # fmt: skip
@@ -119,6 +125,17 @@ def cost_of_a_notebook(course: judging.Course, module: str) -> dict[str, float]:
         "imports (two processes)": started - start,
         "cells": ran - started,
         "into the gradebook": recorded,
+    }
+
+
+def on_paper(costs: dict[str, float], students: int = 10_000) -> dict[str, float]:
+    """A large class from what one notebook costs: what is judged, what is written, who waits."""
+    writing = costs["into the gradebook"]
+    judging_s = sum(costs.values()) - writing
+    return {
+        "judging_core_h": round(students * judging_s / 3600, 2),
+        "writing_h": round(students * writing / 3600, 2),
+        "workers_a_writer": round(judging_s / writing, 1),
     }
 
 
