@@ -42,7 +42,6 @@ app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)
 app.command("build")(authoring.build_command)
 app.command("demo")(demo.demo)
-app.command("sandbox")(fences.sandbox_command)
 app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
 
 
