@@ -9,13 +9,16 @@ landlock    the kernel lets it open only the system's and the named files; socke
             (Unix ones), or all of them where the caller asks for loopback, as a notebook kernel must
 rlimits     memory, processes, time and file size are limited; files of the same user stay readable
 
-At every level a supervisor of ours watches the whole tree: wall clock, memory, processes, threads.
+At every level a supervisor of ours watches the whole tree: wall clock, CPU time, memory, processes, threads,
+bytes written to disk. Where the machine lets us make a cgroup, the kernel holds memory and tasks as well.
+`autograder.selftest` tries each of these claims on the machine at hand.
 """
 
 import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import socket
@@ -25,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -58,16 +61,20 @@ class SandboxUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program and all it starts may use together; file_bytes and cpu_s hold for each process alone."""
+    """What a program and all it starts may use together; file_bytes holds for each file alone.
+
+    Memory is what its processes hold; in a cgroup (Report.memory_by) its files in /tmp count too.
+    """
 
     wall_s: float = 60.0
     memory_bytes: int = 2048 * _MIB
     processes: int = 32
     threads: int = 512
     file_bytes: int = 256 * _MIB
-    cpu_s: int | None = None
+    cpu_s: float | None = None
     output_bytes: int = 16 * _MIB  # run() only: more on stdout or stderr ends the program
     tmp_bytes: int = 512 * _MIB  # private /tmp and /dev/shm, bubblewrap only: they are memory
+    disk_bytes: int = 1024 * _MIB  # added to the named writable folders and, elsewhere, the private TMPDIR
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Report:
     peak_memory: int  # bytes, the whole tree
     seconds: float
     level: str
+    memory_by: str = field(default="watched sum", kw_only=True)  # or "cgroup": what held the memory limit
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,10 @@ class Process:
         if last is None:
             self._report = Report("the sandbox's supervisor was killed", None, 0, seconds, self.level)
         else:
-            self._report = Report(last["reason"], last["status"], last["peak"], last["seconds"], self.level)
+            self._report = Report(
+                last["reason"], last["status"], last["peak"], last["seconds"], self.level,
+                memory_by=last["memory_by"],
+            )  # fmt: skip
         self._control.close()
         self._popen.wait()
 
@@ -262,6 +273,7 @@ def start(
         "rlimits": _rlimits(limits, level),
         "bwrap": [],
         "files": _FILES,
+        "watched": [*write, *([scratch] if scratch else [])],
         "landlock": None,
         "refuse_network": level != "bubblewrap" and not loopback and confine.can_refuse_network(),
     }
@@ -332,8 +344,9 @@ def run(
             reason = f"output limit: more than {limits.output_bytes / 1e6:g} MB written"
         out, err = (bytes(reader.data) for reader in readers)
         return Completed(
-            reason, report.returncode, report.peak_memory, report.seconds, report.level, out, err
-        )
+            reason, report.returncode, report.peak_memory, report.seconds, report.level, out, err,
+            memory_by=report.memory_by,
+        )  # fmt: skip
 
 
 class _Reader(threading.Thread):
@@ -370,7 +383,7 @@ def _rlimits(limits: Limits, level: str) -> dict[str, int]:
         "RLIMIT_DATA": limits.memory_bytes + 512 * _MIB,
     }
     if limits.cpu_s is not None:
-        caps["RLIMIT_CPU"] = limits.cpu_s
+        caps["RLIMIT_CPU"] = math.ceil(limits.cpu_s) + 1  # a backstop: the supervisor adds up the tree's
     if level != "bubblewrap" and os.getuid() != 0:  # counts every task of this user, ours too
         caps["RLIMIT_NPROC"] = _tasks_of(os.getuid()) + limits.processes + limits.threads
     return caps
