@@ -120,12 +120,27 @@ def require(level: str) -> str:
     if level not in LEVELS:
         raise ValueError(f"unknown sandbox level {level!r}: expected one of {', '.join(LEVELS)}")
     if level not in available():
+        why = why_not(level)
         help = {
             "bubblewrap": "install bubblewrap and allow user namespaces, or ask for a weaker level by name",
             "landlock": "it needs Linux 5.13 with Landlock enabled; ask for another level by name",
         }
-        raise SandboxUnavailable(f"sandbox level {level} does not work on this machine: {help[level]}")
+        raise SandboxUnavailable(
+            f"sandbox level {level} does not work on this machine{why and f' ({why})'}: {help[level]}"
+        )
     return level
+
+
+def why_not(level: str) -> str:
+    """What this machine lacks for a level, in one line; empty if the level works here."""
+    if level == "bubblewrap":
+        return _bwrap_trial()[1]
+    if level == "landlock":
+        if confine.landlock_abi() < 1:
+            return "this kernel has no Landlock"
+        if not confine.can_refuse_network():
+            return "no socket filter for this processor"
+    return ""
 
 
 class Process:
@@ -465,24 +480,34 @@ def _is_shown(path: str, folders: Iterable[str]) -> bool:
     return any(path.startswith(folder + "/") for folder in (*_SYSTEM, *folders))
 
 
-@functools.cache
 def _bwrap_options() -> tuple[str, ...]:
     """bubblewrap and the options that work here; empty where it does not work at all."""
+    return _bwrap_trial()[0]
+
+
+@functools.cache
+def _bwrap_trial() -> tuple[tuple[str, ...], str]:
+    """bubblewrap and the options that work here, or nothing and why."""
     bwrap = shutil.which("bwrap")
     if not bwrap:
-        return ()
+        return (), "there is no program bwrap"
     basic = (
         bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000", "--hostname", "olympics",
         "--die-with-parent", "--new-session", "--cap-drop", "ALL",
     )  # fmt: skip
+    why = ""
     for options in ((*basic, "--disable-userns"), basic):
         trial = [*options, *_bwrap_tree(16 * _MIB), "--", "/usr/bin/env", "true"]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        try:
             done = subprocess.run(trial, capture_output=True, timeout=20, env={"PATH": "/usr/bin:/bin"})
-            if done.returncode == 0:
-                return options
-    return ()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = " ".join(str(error).split())
+            continue
+        if done.returncode == 0:
+            return options, ""
+        why = " ".join(done.stderr.decode(errors="replace").split()) or f"exit {done.returncode}"
+    return (), why
 
 
 def _bwrap_tree(tmp_bytes: int) -> list[str]:

@@ -12,7 +12,19 @@ import typer
 from autograder.client import SubmissionError
 from autograder.datasets import DataError
 from autograder.sandbox import SandboxUnavailable
-from tito import __version__, authoring, benchmark, course, data, demo, lab, module, olympics, workspace
+from tito import (
+    __version__,
+    authoring,
+    benchmark,
+    course,
+    data,
+    demo,
+    lab,
+    module,
+    olympics,
+    sandbox,
+    workspace,
+)
 from tito.exporter import ExportError
 from tito.notebook import TitoError
 
@@ -30,6 +42,7 @@ app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)
 app.command("build")(authoring.build_command)
 app.command("demo")(demo.demo)
+app.command("sandbox")(sandbox.sandbox_command)
 app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
 
 
