@@ -112,20 +112,23 @@ def graded(lines: list[dict[str, Any]], student: str, scored: dict[str, Any]) ->
 
     Raises LedgerError where the record does not say what the ledger says.
     """
-    for line in reversed(lines):
-        if (line["kind"], line["name"], line["track"], line["date"]) == (
-            "grading", student, scored["track"], scored["date"],
-        ):  # fmt: skip
-            if any(line[key] != _finite(scored[name]) for key, name in _SAME.items()):
-                raise LedgerError(
-                    f"the recorded {line['track']} result of {student} is not the one in line {line['line']} "
-                    f"of {LEDGER}: grade it again with --force"
-                )
+    theirs = ("grading", student, scored["track"])
+    own = [e for e in lines if (e.get("kind"), e.get("name"), e.get("track")) == theirs]
+    for line in reversed(own):
+        if all(line[key] == _finite(scored[name]) for key, name in _SAME.items()):
             return line
+    if own:
+        raise LedgerError(
+            f"the recorded {scored['track']} result of {student} is in no line of {LEDGER}, the last one of "
+            f"theirs is line {own[-1]['line']}: `tito grade {scored['track']} --student {student} --force`"
+        )
     return None
 
 
-_SAME = {"figures": "metrics", "points": "points", "valid": "valid", "dataset": "dataset", "split": "split"}
+_SAME = {
+    "figures": "metrics", "points": "points", "valid": "valid", "dataset": "dataset", "split": "split",
+    "date": "date", "official": "official",
+}  # fmt: skip
 
 
 def _finite(value: Any) -> Any:
@@ -139,8 +142,9 @@ def _finite(value: Any) -> Any:
 
 def audited(lines: list[dict[str, Any]], track: str, submission: str) -> bool:
     """Whether the last audit of exactly these files was passed."""
-    audits = [e for e in lines if (e["kind"], e["track"], e["submission"]) == ("audit", track, submission)]
-    return bool(audits) and audits[-1]["outcome"] == "passed"
+    wanted = ("audit", track, submission)
+    audits = [e for e in lines if (e.get("kind"), e.get("track"), e.get("submission")) == wanted]
+    return bool(audits) and audits[-1].get("outcome") == "passed"
 
 
 # ---- hashes
