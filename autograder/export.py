@@ -201,15 +201,29 @@ def from_score(result: dict[str, Any], name: str, badge: str) -> dict[str, Any]:
 
 
 def reference_entries(root: Path) -> list[dict[str, Any]]:
-    """The course's own entries: course/entries/<track>/result.json, written by the scorer."""
+    """The course's own entries, as the scorer measured them."""
+    found = {track: reference_result(root, track) for track in sorted(rules.TRACKS)}
+    return [
+        from_score(result, f"Course entry ({track})", "reference")
+        for track, result in found.items()
+        if result
+    ]
+
+
+def reference_result(root: Path, track: str) -> dict[str, Any] | None:
+    """The result of the course's own entry, as measured last: by `tito olympics retime`, or by its author."""
     folder = root / "course" / "entries"
     if not folder.is_dir():
         folder = HERE.parent / "course" / "entries"
-    found = []
-    for path in sorted(folder.glob("*/result.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        found.append(from_score(result, f"Course entry ({path.parent.name})", "reference"))
-    return found
+    for path in (reference_path(root, track), folder / track / "result.json"):
+        if path.is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def reference_path(root: Path, track: str) -> Path:
+    """Where a course keeps the result of a re-timing of its own entry."""
+    return root / "grading" / "reference" / f"{track}.json"
 
 
 def _submissions(gradebook: Gradebook) -> list[Any]:

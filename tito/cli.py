@@ -12,7 +12,19 @@ import typer
 from autograder.client import SubmissionError
 from autograder.datasets import DataError
 from autograder.sandbox import SandboxUnavailable
-from tito import __version__, authoring, benchmark, course, data, demo, lab, module, olympics, workspace
+from tito import (
+    __version__,
+    audit,
+    authoring,
+    benchmark,
+    course,
+    data,
+    demo,
+    lab,
+    module,
+    olympics,
+    workspace,
+)
 from tito.exporter import ExportError
 from tito.notebook import TitoError
 
@@ -25,6 +37,8 @@ app = typer.Typer(
 )
 app.add_typer(module.app, name="module")
 app.add_typer(data.app, name="data")
+olympics.app.command()(audit.audit)
+olympics.app.command()(audit.retime)
 app.add_typer(olympics.app, name="olympics")
 app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)
