@@ -127,7 +127,7 @@ open("{entry}/model.safetensors", "rb")
 WRITE = "open('model.safetensors', 'wb')"
 DATA = "from autograder import datasets\n"
 SCRIPTS = {
-    "overruns": ("import time\nprint('epoch 1', flush=True)\ntime.sleep(600)", "was stopped: time limit: still"),
+    "overruns": ("import time\nprint('epoch 1', flush=True)\ntime.sleep(600)", "was stopped: time limit: "),
     "network": ("import socket\nsocket.create_connection(('192.0.2.1', 80), 5)", "ended with exit code 1: "),
     "resolves": ("import socket\nprint(socket.gethostbyname('example.org'))", "ended with exit code 1: "),
     "nothing": ("print('done')", "ended well but wrote no model.safetensors"),
