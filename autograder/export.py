@@ -2,7 +2,8 @@
 
 For a public board (`names="pseudonym"`) only track entries of students who chose a name leave the house,
 under that name: pseudonyms.csv in the course folder holds `student,pseudonym`. `names="id"` exports all,
-for the course itself. A badge says who measured: graded (the trusted scorer), self-reported, or reference.
+for the course itself. A badge says who measured: graded (the trusted scorer), audited (and its own script
+made the model again), self-reported, or reference. Nothing is exported over a ledger that was tampered with.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import jsonschema
 from nbgrader.api import Gradebook
 
-from autograder import judging, recording, rules
+from autograder import judging, ledger, recording, rules
 from autograder.judging import Course, GradingError
 
 SCHEMA = "torch-olympics/results/1"
@@ -81,8 +82,23 @@ def collect(
     """All graded results of a course, ready to be written; empty `students` or `assignments` mean all.
 
     Points are the gradebook's, so marks given by hand count; figures and reasons are the judgement's.
-    Raises GradingError for a pseudonym file that cannot be used.
+    Raises GradingError for a pseudonym file that cannot be used, for a ledger whose chain is broken, and for
+    a judgement that is not what the ledger says.
     """
+    try:
+        return _collect(course, gradebook, ledger.read(course.grading), names, students, assignments)
+    except ledger.LedgerError as error:
+        raise GradingError(f"nothing was exported: {error}") from error
+
+
+def _collect(
+    course: Course,
+    gradebook: Gradebook,
+    lines: list[dict[str, Any]],
+    names: str,
+    students: Collection[str],
+    assignments: Collection[str],
+) -> dict[str, Any]:
     board = pseudonyms(course.root / "pseudonyms.csv") if names == "pseudonym" else None
     entries = []
     for submission in _submissions(gradebook):
@@ -94,7 +110,10 @@ def collect(
             continue
         if board is not None and (record.track is None or student not in board):
             continue
-        entries.append(_entry(submission, record, board[student] if board is not None else student))
+        entry = _entry(submission, record, board[student] if board is not None else student)
+        if record.track is not None:
+            entry.update(_trust(lines, student, record.track))
+        entries.append(entry)
     entries += reference_entries(course.root)
     entries.sort(key=lambda e: (e["track"] is None, e["assignment"], e["name"]))
     return {
@@ -182,15 +201,29 @@ def from_score(result: dict[str, Any], name: str, badge: str) -> dict[str, Any]:
 
 
 def reference_entries(root: Path) -> list[dict[str, Any]]:
-    """The course's own entries: course/entries/<track>/result.json, written by the scorer."""
+    """The course's own entries, as the scorer measured them."""
+    found = {track: reference_result(root, track) for track in sorted(rules.TRACKS)}
+    return [
+        from_score(result, f"Course entry ({track})", "reference")
+        for track, result in found.items()
+        if result
+    ]
+
+
+def reference_result(root: Path, track: str) -> dict[str, Any] | None:
+    """The result of the course's own entry, as measured last: by `tito olympics retime`, or by its author."""
     folder = root / "course" / "entries"
     if not folder.is_dir():
         folder = HERE.parent / "course" / "entries"
-    found = []
-    for path in sorted(folder.glob("*/result.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        found.append(from_score(result, f"Course entry ({path.parent.name})", "reference"))
-    return found
+    for path in (reference_path(root, track), folder / track / "result.json"):
+        if path.is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def reference_path(root: Path, track: str) -> Path:
+    """Where a course keeps the result of a re-timing of its own entry."""
+    return root / "grading" / "reference" / f"{track}.json"
 
 
 def _submissions(gradebook: Gradebook) -> list[Any]:
@@ -241,6 +274,16 @@ def _entry(submission: Any, record: judging.Judgement, name: str) -> dict[str, A
         "machine": None,
         "date": record.date,
     }
+
+
+def _trust(lines: list[dict[str, Any]], student: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Badge and hashes of a track entry, from the ledger; no hashes where it is older than the ledger."""
+    line = ledger.graded(lines, student, result)
+    hashes = {name: line[name] if line else None for name in ("submission", "grader", "data")}
+    badge = "graded" if result.get("official", True) else "self-reported"
+    if line and badge == "graded" and ledger.audited(lines, result["track"], line["submission"]):
+        badge = "audited"
+    return {"badge": badge, "hashes": hashes}
 
 
 def _track_fields(result: dict[str, Any]) -> dict[str, Any]:

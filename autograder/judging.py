@@ -8,16 +8,13 @@ result, never anyone else's.
 from __future__ import annotations
 
 import datetime
-import fnmatch
 import functools
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,11 @@ from nbgrader import utils
 
 from autograder import execute, rules, sandbox, scorer
 from autograder.execute import CellResult
+from autograder.hashes import digest, text_hash
 from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
 
 HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
-DEEPEST = 40  # folders in one another that count as a submission
 STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
 
 
@@ -320,7 +317,7 @@ def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode |
 def package(course: Course, assignment: str) -> Path:
     """The reference package for the modules below; a copy a version, made once."""
     lessons = sorted(path.name for path in (course.root / "source").iterdir() if path.name[:2].isdigit())
-    target = course.grading / "packages" / f"{assignment}-{_digest(course.package)[:16]}"
+    target = course.grading / "packages" / f"{assignment}-{digest(course.package)[:16]}"
     if not target.exists():
         part = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
         execute.package_below(course.package, assignment, lessons, part)
@@ -339,58 +336,26 @@ def assignment_hashes(course: Course, assignment: str, settings: Settings) -> di
         about, limits = "package", json.dumps([settings.cell_s, asdict(settings.limits)])
     return {
         "grader": grader_hash(),
-        "assignment": _digest(course.source(assignment).parent, course.root / "release" / assignment),
-        about: _digest(course.package) if about == "package" else _hash(settings.dataset),
-        "settings": _hash(execute.VERSION, settings.level, sys.version, limits),
+        "assignment": digest(course.source(assignment).parent, course.root / "release" / assignment),
+        about: digest(course.package) if about == "package" else text_hash(settings.dataset),
+        "settings": text_hash(execute.VERSION, settings.level, sys.version, limits),
     }
 
 
 def hashes_of(course: Course, student: str, assignment: str, common: dict[str, str]) -> dict[str, str]:
     """Those of `assignment_hashes` with the submission's."""
-    return {**common, "submission": _digest(course.submitted(student, assignment))}
+    return {**common, "submission": digest(course.submitted(student, assignment))}
 
 
 def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
     """The name of a judgement. A track's order and noise are drawn for each student; a lesson is the same."""
-    return _hash(assignment, student if assignment in rules.TRACKS else "", *sorted(hashes.values()))[:40]
+    return text_hash(assignment, student if assignment in rules.TRACKS else "", *sorted(hashes.values()))[:40]
 
 
 @functools.cache
 def grader_hash() -> str:
     """The hash of the grader's own code."""
-    return _digest(HERE, pattern="*.py")
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def _digest(*folders: Path, pattern: str = "*") -> str:
-    """Hash of the names and contents of the folders' files; links are named, never followed."""
-    total = hashlib.sha256()
-    for folder in folders:
-        for name, entry in sorted(_entries(folder), key=lambda pair: pair[0]):
-            if "__pycache__" in name or not fnmatch.fnmatch(name, pattern) or entry.name == "timestamp.txt":
-                continue
-            total.update(f"{name}\0".encode("utf-8", "surrogateescape"))
-            if entry.is_symlink():
-                total.update(b"link")
-            elif entry.is_file(follow_symlinks=False):
-                with open(entry.path, "rb") as file:
-                    total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
-
-
-def _entries(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """What lies in a folder, down to a depth that no honest submission has, with its path in it."""
-    waiting = [(str(folder), "", 0)] if folder.is_dir() else []
-    while waiting:
-        path, prefix, depth = waiting.pop()
-        with os.scandir(path) as found:
-            for entry in found:
-                yield prefix + entry.name, entry
-                if entry.is_dir(follow_symlinks=False) and depth < DEEPEST:
-                    waiting.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
+    return digest(HERE, pattern="*.py")
 
 
 def submitted_at(course: Course, student: str, assignment: str) -> str:

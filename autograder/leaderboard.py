@@ -20,9 +20,11 @@ from autograder.export import load
 NOTEBOOK = Path(__file__).resolve().parent.parent / "course" / "leaderboard.ipynb"
 BADGES = {
     "graded": "measured by the trusted scorer on the private split",
+    "audited": "graded, and trained again by its own script",
     "self-reported": "measured by its author on the public split",
     "reference": "an entry of the course itself",
 }
+MEASURED = ("graded", "audited")  # the badges of entries that compete
 # The records of the seed rules by track and data set: (label, accuracy, bytes or None).
 SEED_RECORDS = {
     ("vision", "cifar10"): (
@@ -105,8 +107,9 @@ def results(path: str | Path | None = None) -> dict[str, Any]:
 def sections(exported: dict[str, Any], track: str) -> list[Section]:
     """The boards of a track, a data set each, CIFAR-10 first.
 
-    Graded, valid entries are ranked by points, then accuracy, in vision; elsewhere by the track's own figure
-    (RANKED_BY) among those that pass the gate, the others after them by points. Equals share a rank.
+    Graded and audited, valid entries are ranked by points, then accuracy, in vision; elsewhere by the track's
+    own figure (RANKED_BY) among those that pass the gate, the others after them by points. Equals share a
+    rank.
     Self-reported and reference entries stand among them without a rank, invalid ones at the end.
     """
     entries = [entry for entry in exported["entries"] if entry["track"] == track]
@@ -114,7 +117,7 @@ def sections(exported: dict[str, Any], track: str) -> list[Section]:
     for dataset in sorted({e["dataset"] for e in entries}, key=lambda name: (name != "cifar10", name)):
         chosen = sorted((e for e in entries if e["dataset"] == dataset), key=_order)
         ranks: list[int | None] = []
-        competing = [e for e in chosen if e["valid"] and e["badge"] == "graded"]
+        competing = [e for e in chosen if e["valid"] and e["badge"] in MEASURED]
         for entry in chosen:
             ahead = [other for other in competing if _order(other)[:-1] < _order(entry)[:-1]]
             ranks.append(len(ahead) + 1 if entry in competing else None)
@@ -139,7 +142,7 @@ def overall(exported: dict[str, Any]) -> str:
     """
     names: dict[str, dict[str, float]] = {}
     for entry in exported["entries"]:
-        if entry["track"] in rules.TRACKS and entry["valid"] and entry["badge"] == "graded":
+        if entry["track"] in rules.TRACKS and entry["valid"] and entry["badge"] in MEASURED:
             own = names.setdefault(entry["name"], {})
             own[entry["track"]] = max(entry["points"], own.get(entry["track"], 0.0))
     if not names:
@@ -246,7 +249,7 @@ def plot(board: Section) -> str:
         f'<figure><svg viewBox="0 0 640 350" role="img" aria-labelledby="{name}-title {name}-desc">'
         f'<title id="{name}-title">Accuracy against model size, {escape(_dataset(board.dataset))}</title>'
         f'<desc id="{name}-desc">{escape(alt)}</desc>{"".join(parts)}</svg>'
-        "<figcaption>Up and to the left is better. Circles: graded; squares: reference; triangles: "
+        "<figcaption>Up and to the left is better. Circles: graded, audited; squares: reference; triangles: "
         "self-reported. The line joins entries that no other beats in both size and accuracy."
         "</figcaption></figure>"
     )
@@ -320,7 +323,8 @@ def _accuracy(entry: dict[str, Any]) -> float | None:
 
 def _row(entry: dict[str, Any], rank: int | None, heads: Sequence[str]) -> str:
     metrics = entry["metrics"]
-    badge = f'<span class="badge {entry["badge"]}">{escape(entry["badge"])}</span>'
+    kind = entry["badge"]
+    badge = f'<span class="badge {kind}" title="{escape(BADGES[kind])}">{escape(kind)}</span>'
     if entry["sandbox"] not in ("bubblewrap", "none"):
         badge += f' <span class="level">sandbox: {escape(entry["sandbox"])}</span>'
     name = f"<strong>{escape(entry['name'])}</strong>"
@@ -480,7 +484,8 @@ caption { text-align: left; padding: .3rem 0; }
 .interval, .level { display: block; } .reason { overflow-wrap: anywhere; }
 .badge { border: 1px solid currentColor; border-radius: 1rem; padding: .05rem .55rem; font-size: .8rem;
   white-space: nowrap; }
-.badge.graded { color: var(--blue); } .badge.reference { color: var(--green); }
+.badge.graded, .badge.audited { color: var(--blue); } .badge.audited { border-width: 2px; }
+.badge.reference { color: var(--green); }
 .badge.self-reported { color: var(--orange); } tr.invalid td { color: var(--soft); }
 @media (max-width: 44rem) {
   .ranking thead { display: none; } .ranking, .ranking tbody, .ranking tr, .ranking td,

@@ -20,7 +20,7 @@ import nbformat
 from nbgrader.api import Gradebook
 from sqlalchemy.exc import SQLAlchemyError
 
-from autograder import deadlines
+from autograder import deadlines, ledger
 from autograder.judging import (
     Course,
     GradingError,
@@ -169,7 +169,13 @@ def quiet_log() -> tuple[logging.Logger, list[str]]:
 
 
 def record(course: Course, judgement: Judgement) -> None:
-    """Keep what the gradebook now holds, for `export` and for the next run."""
+    """Keep what the gradebook now holds, for export and the next run; a track's result in the ledger."""
+    if judgement.track is not None:
+        folder = course.submitted(judgement.student, judgement.assignment)
+        try:
+            ledger.note(course.grading, judgement.student, folder, judgement.track)
+        except ledger.LedgerError as error:
+            raise GradingError(f"nothing was recorded: {error}") from error
     path = record_path(course, judgement.student, judgement.assignment)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"schema": "torch-olympics/grade/1", **plain_judgement(judgement, notebook=False)})

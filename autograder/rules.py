@@ -4,8 +4,10 @@ MB is 10^6 bytes, counted on the file. A ramp maps a measured figure to 0..1 thr
 so a newcomer never moves another's score.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 MB = 1_000_000
 CODE_BYTES = 400_000  # code beyond this counts as model; the reference package of 19 modules has 267 KB
@@ -61,6 +63,36 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """When a model that was trained again by its own script is as good as the one that was handed in.
+
+    tolerance: how much worse the track's metric may be, in its own unit, or as a share of it where relative.
+    time_factor: training.json's seconds and the measured ones may differ by so much, and by time_slack_s for
+    starting and reading data. size_factor: how much larger the file may be.
+    """
+
+    tolerance: float
+    relative: bool = False
+    time_factor: float = 3.0
+    time_slack_s: float = 60.0
+    size_factor: float = 1.05
+
+
+# What an audit allows.
+#   pictures   at 90% accuracy on the 5,000 private pictures of CIFAR-10 a figure has a standard error of 0.42
+#              points, the difference of two 0.6: 1.5 points are 2.5 of these, and less than the 2 points from
+#              the gate of vision to its record. On the 250 private digits they are 3 pictures.
+#   text       3% of the bits per byte: as much as the last three of 24 epochs brought the course's entry
+#              (course/entries/language/train.log). Of the baseline's accuracy that is kept: 2 points of 100.
+#   time       one machine, shared with others, took 169 s and 476 s for epochs of the same work
+#              (course/entries/compression/training.json): a factor of 3 is the weather, more is not.
+#   size       the same script writes the same arrays; pruned ones may differ in how many are left.
+_AUDIT_PICTURES = Audit(0.015)
+_AUDIT_TEXT = Audit(0.03, relative=True)
+_AUDIT_KEPT = Audit(0.02)
+
+
+@dataclass(frozen=True)
 class Track:
     """One Olympic track. `gate` and `record` are texts to print; the numbers of the ramps are the rule."""
 
@@ -74,6 +106,7 @@ class Track:
     limits: Limits
     points: Mapping[str, int]
     ramps: Mapping[str, Mapping[str, Ramp]]  # dataset -> dimension -> ramp
+    audit: Audit
     ranking: str
     metric: str = "accuracy"  # what the accuracy dimension is measured by, a key of Result.metrics
     rate: str = "images_per_second"  # what the speed dimension is measured by
@@ -175,6 +208,7 @@ TRACKS: Mapping[str, Track] = {
         limits=Limits(),
         points=POINTS,
         ramps={"cifar10": _CIFAR10, "digits": _DIGITS},
+        audit=_AUDIT_PICTURES,
         ranking="score on the private split, then accuracy",
         notes=(
             "Pictures reach the model as float32 (N, 3, 32, 32) in 0..1; normalise them inside the model.",
@@ -193,6 +227,7 @@ TRACKS: Mapping[str, Track] = {
         limits=Limits(wall_s=1800.0),
         points=POINTS,
         ramps={"tinytalks": _LANGUAGE},
+        audit=_AUDIT_TEXT,
         ranking="bits per byte, which no tokenizer flatters, among those that pass the gate",
         metric="bits_per_byte",
         rate="tokens_per_second",
@@ -221,6 +256,7 @@ TRACKS: Mapping[str, Track] = {
         limits=Limits(),
         points=POINTS,
         ramps={"tinytalks": _SPEED},
+        audit=_AUDIT_KEPT,
         ranking="tokens/s among those that pass the gate; its ratio to the reference stands beside it",
         metric="retention",
         rate="tokens_per_second",
@@ -252,6 +288,7 @@ TRACKS: Mapping[str, Track] = {
         limits=Limits(file_bytes=10 * MB - 1),
         points=POINTS,
         ramps={"cifar10": _COMPRESSION_CIFAR10, "digits": _COMPRESSION_DIGITS},
+        audit=_AUDIT_PICTURES,
         ranking="size of the file among those that pass the gate",
         metric="accuracy_lost",
         baselines={
@@ -279,3 +316,20 @@ def track(name: str) -> Track:
     if name not in TRACKS:
         raise ValueError(f"no track {name!r}: expected one of {', '.join(TRACKS)}")
     return TRACKS[name]
+
+
+# What of a track's rules a figure or its points depend on; the rest is text, or a matter of audits.
+_DECIDE = (
+    "limits", "points", "ramps", "metric", "rate", "baselines", "checkpoint", "checkpoint_parameters",
+    "one_tokenizer", "gates", "divisions", "batch",
+)  # fmt: skip
+
+
+def fingerprint(rule: Track) -> dict[str, str]:
+    """Part of the track's rules: hash of it; two results compare where all of them are the same."""
+    table = asdict(rule)
+    return {part: _hash(table[part]) for part in _DECIDE}
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

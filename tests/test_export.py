@@ -8,7 +8,7 @@ import json
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import export
+from autograder import export, ledger
 from autograder.execute import CellResult
 from autograder.judging import Course, GradingError, Judgement
 from autograder.recording import nbgrader_config, record_path
@@ -80,6 +80,53 @@ def test_course_export_holds_everybody(course):
     ]  # fmt: skip
     assert all(entry["sandbox"] == "bubblewrap" for entry in results["entries"])
     assert len(collected(course, names="id", students=["ben"], assignments=["vision"])["entries"]) == 1
+
+
+def test_badges_and_hashes_come_from_the_ledger(course):
+    def badge(**options):
+        (entry,) = collected(course, students=["ada"], assignments=["vision"], **options)["entries"]
+        return entry["badge"], entry["hashes"]["submission"]
+
+    older = dict.fromkeys(("submission", "grader", "data"))
+    assert collected(course)["entries"][0]["hashes"] == older, "graded before there was a ledger"
+    line = ledger.append(course.grading, ledger.result("grading", "ada", "ab" * 32, RESULT))
+    try:
+        assert badge() == ("graded", "ab" * 32)
+        audit = {"kind": "audit", "track": "vision", "submission": "ab" * 32}
+        ledger.append(course.grading, {**audit, "submission": "cd" * 32, "outcome": "passed"})
+        assert badge() == ("graded", "ab" * 32), "an audit of other files"
+        ledger.append(course.grading, {**audit, "outcome": "passed"})
+        assert badge() == ("audited", "ab" * 32)
+        results = collected(course, names="id")
+        export.validate(results)
+        hashes = results["entries"][0]["hashes"]
+        assert hashes == {"submission": "ab" * 32, "grader": line["grader"], "data": line["data"]}
+        ledger.append(course.grading, {**audit, "outcome": "failed"})
+        assert badge()[0] == "graded", "the last audit counts"
+        path = record_path(course, "ada", "vision")
+        kept = path.read_text()
+        path.write_text(kept.replace("0.97", "0.99"))
+        with pytest.raises(GradingError, match="nothing was exported: the recorded vision result of ada"):
+            collected(course)
+        path.write_text(kept)
+        text = (course.grading / ledger.LEDGER).read_text()
+        (course.grading / ledger.LEDGER).write_text(text.replace("0.97", "0.99"))
+        with pytest.raises(GradingError, match="nothing was exported: .* is broken at line 2") as stopped:
+            collected(course, names="id")
+        assert "\n" not in str(stopped.value)
+    finally:
+        for name in (ledger.LEDGER, ledger.HEAD):
+            (course.grading / name).unlink()
+
+
+def test_a_self_check_is_no_grade(course):
+    path = record_path(course, "ada", "vision")
+    kept = path.read_text()
+    path.write_text(kept.replace('"official": true', '"official": false'))
+    try:
+        assert collected(course)["entries"][0]["badge"] == "self-reported"
+    finally:
+        path.write_text(kept)
 
 
 def test_csv_runs_no_formula(course):

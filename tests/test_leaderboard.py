@@ -51,6 +51,18 @@ def test_ranks():
     ]  # fmt: skip
 
 
+def test_audited_entries_compete_and_say_so():
+    changed = {
+        **RESULTS,
+        "entries": [{**e, "badge": "audited"} if e["name"] == "Tie" else e for e in ENTRIES],
+    }
+    digits = leaderboard.sections(changed, "vision")[1]
+    assert digits.ranks == leaderboard.sections(RESULTS, "vision")[1].ranks
+    page = leaderboard.show(changed, "vision")
+    assert '<span class="badge audited" title="graded, and trained again by its own script">audited' in page
+    assert "<strong>Tie</strong>" in leaderboard.overall(changed)
+
+
 def test_pareto_front():
     valid = [e for e in ENTRIES if e["valid"]]
     assert [e["name"] for e in leaderboard.pareto(valid)] == ["Zuse", "<b>Noether</b>", "Mine"]

@@ -14,6 +14,7 @@ from autograder.datasets import DataError
 from autograder.sandbox import SandboxUnavailable
 from tito import (
     __version__,
+    audit,
     authoring,
     benchmark,
     course,
@@ -37,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(module.app, name="module")
 app.add_typer(data.app, name="data")
+olympics.app.command()(audit.audit)
+olympics.app.command()(audit.retime)
 app.add_typer(olympics.app, name="olympics")
 app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)

@@ -180,7 +180,7 @@ def write_log(path, history, **facts):
 def parser(doc, out):
     """The options of a training script."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--dataset", default="cifar10")
+    options.add_argument("--dataset", default=datasets.usual())
     options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, default=out)

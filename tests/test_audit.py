@@ -1,0 +1,282 @@
+"""Audits: an honest script makes its model again; every way to pretend so fails, with its reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from submissions import submission
+
+from autograder import audit, audit_datasets, datasets, ledger, measure, rules, sandbox
+
+ROOT = Path(__file__).resolve().parents[1]
+LEVELS = [level for level in audit.LEVELS if level in sandbox.available()]
+pytestmark = pytest.mark.skipif(not LEVELS, reason="an audit needs bubblewrap or Landlock")
+
+# One matrix, by least squares, from every `step`-th training picture.
+TRAIN = """import os
+import numpy as np
+from pathlib import Path
+from safetensors.numpy import save_file
+from autograder import datasets
+
+data = datasets.load(datasets.usual(), "train")
+x = data.images[::{step}].reshape(-1, 3072).astype(np.{dtype}) / 255
+x -= x.mean(axis=1, keepdims=True)
+inner = x @ x.T + 30 * np.eye(len(x))
+weight = x.T @ np.linalg.solve(inner, np.eye(10)[data.labels[::{step}]])
+print("trained on", len(x), "pictures")
+save_file({{"weight": weight.astype(np.{dtype})}}, "model.safetensors")
+"""
+
+
+def script(step: int = 1, dtype: str = "float32") -> str:
+    return TRAIN.format(step=step, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An entry whose model its train.py has made: the script is run here, once, as a student would."""
+    entry = submission(tmp_path_factory.mktemp("honest") / "vision")
+    (entry / "train.py").write_text(script())
+    env = {"PYTHONPATH": str(ROOT), "TINYTORCH_DATA": str(entry / "none")}
+    subprocess.run([sys.executable, "train.py"], cwd=entry, env=env, check=True, capture_output=True)
+    return entry
+
+
+@pytest.fixture
+def entry(honest: Path, tmp_path: Path) -> Path:
+    """A copy of the honest entry, to be spoiled."""
+    copy = tmp_path / "vision"
+    for path in (p for p in honest.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+        (copy / path.relative_to(honest)).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path.relative_to(honest)).write_bytes(path.read_bytes())
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "CACHE_RATIO", 100.0)  # short rounds on a busy machine prove nothing
+
+
+def run(entry: Path, **options: Any) -> audit.Audit:
+    log = entry.parent / "kept" / "train.log"
+    return audit.audit(entry, "vision", "digits", log, **{"limit_s": 120.0, "budget_s": 0.1, **options})
+
+
+# ---- honest
+
+
+def test_an_honest_entry_passes(entry: Path) -> None:
+    seen: list[str] = []
+    found = run(entry, progress=lambda seconds, line: seen.append(line))
+    assert (found.outcome, found.reasons) == ("passed", [])
+    assert found.submitted == pytest.approx(found.retrained) and found.submitted > 0.85
+    assert found.seconds is not None and found.seconds > 0 and found.declared_seconds == 12.0
+    assert seen[-1] == Path(found.log).read_text().strip() == "trained on 1297 pictures"
+    hashes = found.hashes
+    assert hashes["submission"] == ledger.digest(entry) and None not in hashes.values()
+    assert hashes["data"] == ledger.data("vision", "digits", "private")
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["schema"] == "torch-olympics/audit/1" and plain["tolerance"] == "1.5 points"
+    assert not (entry / "__pycache__").exists() and ledger.digest(entry) == hashes["submission"]
+
+
+# ---- pretenders whose script ends well
+
+
+def test_weights_better_than_the_script_fail(entry: Path) -> None:
+    (entry / "train.py").write_text(script(step=20))
+    found = run(entry)
+    assert found.outcome == "failed" and found.retrained is not None and found.submitted is not None
+    assert found.retrained < found.submitted - 0.015
+    (reason,) = found.reasons
+    assert reason.startswith("accuracy: the script makes a model with ")
+    assert f"handed in was one with {100 * found.submitted:.2f}%: 1.5 points worse is allowed" in reason
+
+
+def test_a_larger_model_and_a_log_that_lies_fail(entry: Path) -> None:
+    (entry / "train.py").write_text(script(dtype="float64"))
+    (entry / "training.json").write_text(json.dumps({"seconds": 4000}))
+    size, time = run(entry).reasons
+    assert size.startswith("size: the script makes a model of 24") and "5% more is allowed" in size
+    assert time.startswith("time: training.json says 4,000 s, the script took ")
+    assert time.endswith("a factor of 3 and 60 s are allowed")
+
+
+# ---- pretenders whose script does not: the models need no measuring
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_score", lambda *a: 0.92)
+
+
+COPY = """import glob, shutil
+for pattern in ("{entry}/model.safetensors", "{entry}/../*/model.safetensors", "../**/*.safetensors"):
+    for path in glob.glob(pattern, recursive=True):
+        shutil.copy(path, "model.safetensors")
+open("{entry}/model.safetensors", "rb")
+"""
+WRITE = "open('model.safetensors', 'wb')"
+DATA = "from autograder import datasets\n"
+SCRIPTS = {
+    "overruns": ("import time\nprint('epoch 1', flush=True)\ntime.sleep(600)", "was stopped: time limit: "),
+    "network": ("import socket\nsocket.create_connection(('192.0.2.1', 80), 5)", "ended with exit code 1: "),
+    "resolves": ("import socket\nprint(socket.gethostbyname('example.org'))", "ended with exit code 1: "),
+    "nothing": ("print('done')", "ended well but wrote no model.safetensors"),
+    "link": ("import os\nos.symlink('/etc/passwd', 'model.safetensors')", "is not a plain file"),
+    "pickle": (f"{WRITE}.write(b'PK' * 9)", "model.safetensors is a pickle"),
+    "huge": (f"{WRITE}.truncate(60_000_000)", "60,000,000 bytes, 50,000,000 are allowed"),
+    "torch": ("import torch", "No module named 'torch'"),
+    "labels": ("import sklearn.datasets", "No module named 'sklearn'"),
+    "private": (f"{DATA}datasets.load('digits', 'private')", "private is not shown in an audit"),
+    "crash": ("import os\nos.abort()", "ended with exit code"),
+    "syntax": ("def", "SyntaxError"),
+    "files": ("for i in range(10**6): open(str(i), 'w')", "files, 2,000 MB in 10,000 files are allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_does_not_train_fails(entry: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, words = SCRIPTS[name]
+    (entry / "train.py").write_text(text)
+    monkeypatch.setattr(audit, "_LOOK_S", 0.05)
+    found = run(entry, limit_s=1.5 if name == "overruns" else 120.0)
+    assert found.outcome == "failed" and len(found.reasons) == 1
+    assert words in found.reasons[0] and "\n" not in found.reasons[0]
+    assert found.retrained is None and found.submitted == 0.92
+    if name == "overruns":
+        assert Path(found.log).read_text() == "epoch 1\n" and found.seconds is not None
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_submitted_model_cannot_be_copied(entry: Path, level: str) -> None:
+    (entry / "train.py").write_text(COPY.format(entry=entry))
+    found = run(entry, level=level)
+    assert found.outcome == "failed" and found.level == level
+    assert "Error: [Errno" in found.reasons[0] and f"{entry}/model.safetensors" in found.reasons[0]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_what_is_refused_before_anything_runs(entry: Path, tmp_path: Path) -> None:
+    (entry / "train.py").write_text("#" * 200_001)
+    assert (
+        "200,001 bytes, 200,000 are allowed: a script that long may hold the model" in run(entry).reasons[0]
+    )
+    (entry / "train.py").unlink()
+    found = run(entry)
+    assert found.outcome == "not reproducible (no train.py)" and found.submitted is None
+    (entry / "train.py").symlink_to("/etc/passwd")
+    assert "is a symbolic link" in run(entry).reasons[0]
+    for options, words in (({"level": "rlimits"}, "bubblewrap or landlock"), ({"limit_s": -1.0}, "positive")):
+        with pytest.raises(audit.AuditError, match=words):
+            run(entry, **options)
+    with pytest.raises(audit.AuditError, match="is no folder"):
+        run(tmp_path / "nobody")
+
+
+def test_an_invalid_submission_fails(entry: Path) -> None:
+    save_file({"weight": np.full((3072, 10), np.nan, np.float32)}, entry / "model.safetensors")
+    found = run(entry)
+    assert found.outcome == "failed" and "the submitted model is INVALID: " in found.reasons[0]
+    assert found.seconds is None, "nothing is trained for it"
+
+
+# ---- the figures
+
+
+@pytest.mark.parametrize(
+    ("track", "submitted", "retrained", "passes"),
+    [
+        ("vision", 0.90, 0.886, True),
+        ("vision", 0.90, 0.884, False),
+        ("vision", 0.90, 0.99, True),
+        ("language", 0.300, 0.308, True),
+        ("language", 0.300, 0.310, False),
+        ("language", 0.300, 0.100, True),
+        ("speed", 1.00, 0.981, True),
+        ("speed", 1.00, 0.979, False),
+        ("compression", 0.005, 0.019, True),
+        ("compression", 0.005, 0.021, False),
+        ("compression", -0.005, -0.02, True),
+    ],
+)
+def test_tolerances(track: str, submitted: float, retrained: float, passes: bool) -> None:
+    rule = rules.track(track)
+    found = audit.Audit(
+        track, rule.datasets[0], "private", rule.metric, submitted=submitted, retrained=retrained,
+        tolerance=audit._tolerance(rule), submitted_bytes=1000, retrained_bytes=1000,
+        declared_seconds=100.0, seconds=100.0,
+    )  # fmt: skip
+    reasons = audit.compare(found, rule)
+    assert (reasons == []) is passes
+    assert passes or found.tolerance in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "measured", "division", "passes"),
+    [
+        (100, 350, "open", True),
+        (100, 370, "open", False),
+        (1200, 385, "open", True),
+        (1200, 375, "open", False),
+        (1200, 5, "closed", True),  # the given model's training counts
+        (5, 1200, "closed", False),
+        (0, 59, "open", True),
+    ],
+)
+def test_times(declared: float, measured: float, division: str, passes: bool) -> None:
+    found = audit.Audit(
+        "compression", "cifar10", "private", "accuracy_lost", submitted=0.0, retrained=0.0,
+        submitted_bytes=1, retrained_bytes=1, declared_seconds=declared, seconds=measured,
+    )  # fmt: skip
+    assert (audit.compare(found, rules.track("compression"), division) == []) is passes
+
+
+# ---- the data that a script sees
+
+
+def test_a_script_sees_all_but_the_private_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit.write_data(rules.track("vision"), "digits", tmp_path)
+    audit.write_data(rules.track("language"), "tinytalks", tmp_path)
+    monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path))
+    monkeypatch.setenv("TINYTORCH_DATASET", "digits")
+    for split, ours in (("train", "train"), ("public", "public"), ("test", "public")):
+        shown, real = audit_datasets.load("digits", split), datasets.load("digits", ours)
+        assert np.array_equal(shown.images, real.images) and np.array_equal(shown.labels, real.labels)
+        assert shown.classes == real.classes and shown.images.dtype == np.uint8
+    hidden = {image.tobytes() for image in datasets.load("digits", "private").images}
+    shown = [audit_datasets.load("digits", split) for split in ("train", "test")]
+    assert not hidden & {image.tobytes() for split in shown for image in split.images}
+    with pytest.raises(audit_datasets.DataError, match="'cifar10' is not shown in this audit"):
+        audit_datasets.load("cifar10", "train")
+    monkeypatch.setenv("TINYTORCH_DATASET", "tinytalks")
+    for split in ("train", "validation", "public"):
+        assert (
+            audit_datasets.load_text("tinytalks", split).text == datasets.load_text("tinytalks", split).text
+        )
+    with pytest.raises(audit_datasets.DataError, match="private is not shown"):
+        audit_datasets.load_text("tinytalks", "private")
+    assert not list(tmp_path.rglob("*private*"))
+
+
+def test_cifar10_files_are_in_its_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = datasets.load
+    monkeypatch.setattr(datasets, "BATCH_RECORDS", 500)
+    monkeypatch.setattr(datasets, "load", lambda name, split: load("digits", split))
+    audit.write_data(rules.track("vision"), "cifar10", tmp_path)
+    home = tmp_path / "cifar-10-batches-bin"
+    assert [path.stat().st_size // 3073 for path in sorted(home.glob("data_batch_*.bin"))] == [500, 500, 297]
+    assert (home / "test_batch.bin").stat().st_size == 250 * 3073
+    monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path))
+    monkeypatch.setenv("TINYTORCH_DATASET", "cifar10")
+    assert np.array_equal(audit_datasets.load("cifar10", "train").labels, load("digits", "train").labels)
