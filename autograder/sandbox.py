@@ -526,10 +526,16 @@ def _bwrap_tree(tmp_bytes: int) -> list[str]:
 
 
 def _bwrap_command(readable: list[str], writable: list[str], hidden: list[str], limits: Limits) -> list[str]:
-    mounts = {path: ["--ro-bind", path, path] for path in _python_folders()}
+    folders = _python_folders()
+    linked = {path: os.path.realpath(path) for path in folders}
+    linked = {path: real for path, real in linked.items() if path != real and _is_shown(real + "/", folders)}
+    mounts = {path: ["--ro-bind", path, path] for path in folders if path not in linked}
     mounts |= {path: ["--tmpfs", path] for path in hidden if _is_shown(path, mounts)}
     mounts |= {path: ["--ro-bind", path, path] for path in readable}
     mounts |= {path: ["--bind", path, path] for path in writable}
+    for path, real in linked.items():  # as a link: bound under a second name it would show what is hidden
+        if path not in mounts and not _is_shown(path, mounts):
+            mounts[path] = ["--symlink", real, path]
     command = [*_bwrap_options(), *_bwrap_tree(limits.tmp_bytes)]
     for path in sorted(mounts, key=lambda path: path.count("/")):  # a folder before what lies in it
         command += mounts[path]

@@ -374,6 +374,28 @@ def test_packages_are_hidden(level):
     assert (done.returncode, done.stdout) == (0, b""), done
 
 
+def test_a_linked_environment_does_not_show_what_is_hidden(level, tmp_path, monkeypatch):
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    link = tmp_path / "env"
+    link.symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "prefix", str(link))
+    code = f"""
+    import glob, sys
+    sys.path[:0] = glob.glob({str(link)!r} + "/lib/python*/site-packages")
+    print(len(sys.path[0]) > 0 and {str(link)!r} in sys.path[0])
+    import numpy
+    try:
+        import radon
+        print("radon")
+    except (ImportError, OSError):
+        pass
+    """
+    for shown in ([], [tmp_path]):
+        done = run(code, level, packages=("numpy",), readable=shown)
+        assert (done.returncode, done.stdout) == (0, b"True\n"), done
+
+
 def test_no_rights_over_kernel_or_grader(level):
     if level == "rlimits":
         pytest.skip("level rlimits does not promise this")
