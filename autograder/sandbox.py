@@ -527,16 +527,17 @@ def _bwrap_tree(tmp_bytes: int) -> list[str]:
 
 
 def _bwrap_command(readable: list[str], writable: list[str], hidden: list[str], limits: Limits) -> list[str]:
-    pythons = _python_folders()
-    links = [path for path in pythons if os.path.realpath(path) != path]  # a linked .venv, say
-    mounts = {path: ["--ro-bind", path, path] for path in pythons if path not in links}
+    folders = _python_folders()
+    linked = {path: os.path.realpath(path) for path in folders}
+    linked = {path: real for path, real in linked.items() if path != real and _is_shown(real + "/", folders)}
+    mounts = {path: ["--ro-bind", path, path] for path in folders if path not in linked}
     mounts |= {path: ["--tmpfs", path] for path in hidden if _is_shown(path, mounts)}
     mounts |= {path: ["--ro-bind", path, path] for path in readable}
     mounts |= {path: ["--bind", path, path] for path in writable}
+    for path, real in linked.items():  # as a link: bound under a second name it would show what is hidden
+        if path not in mounts and not _is_shown(path, mounts):
+            mounts[path] = ["--symlink", real, path]
     command = [*_bwrap_options(), *_bwrap_tree(limits.tmp_bytes)]
     for path in sorted(mounts, key=lambda path: path.count("/")):  # a folder before what lies in it
         command += mounts[path]
-    for path in links:  # as links: bound under its own name, a folder would show what the real one hides
-        if path not in mounts:
-            command += ["--symlink", os.path.realpath(path), path]
     return command  # the supervisor adds _FILES, then makes the root read-only

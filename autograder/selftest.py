@@ -193,8 +193,8 @@ attempt("datagram", lambda: udp().sendto(b"x", {datagrams.getsockname()!r}))
         heard = []
         for kind, listen in (("stream", lambda: stream.accept()[0].close()),
                              ("datagram", lambda: datagrams.recv(1))):  # fmt: skip
-            stream.settimeout(0.2)
-            datagrams.settimeout(0.2)
+            stream.settimeout(0.05)
+            datagrams.settimeout(0.05)
             with contextlib.suppress(TimeoutError):
                 listen()
                 heard.append(kind)

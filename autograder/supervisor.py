@@ -134,7 +134,7 @@ def _watch(
         if (
             limits["cpu_s"] is not None
         ):  # never less: a parent that ignores its children takes their time along
-            cpu = max(cpu, group.cpu_seconds() if group else ran)
+            cpu = max(cpu, ran, group.cpu_seconds() if group else 0.0)
         elapsed = time.monotonic() - start
         if status is not None:
             break

@@ -94,22 +94,23 @@ def test_no_fences_are_broken(monkeypatch):
 
 def test_no_limits_are_broken(monkeypatch):
     def unlimited(limits):
-        return {name: value and value * 1000 for name, value in asdict(limits).items()} | {"wall_s": 3.0}
+        return {name: value and value * 1000 for name, value in asdict(limits).items()} | {"wall_s": 1.0}
 
     monkeypatch.setattr(sandbox, "asdict", unlimited)
     monkeypatch.setattr(sandbox, "_rlimits", lambda limits, level: {})
     names = ("processes", "memory", "CPU time", "wall time", "file size", "private tmp", "writable folders")
     table = selftest.run(["rlimits"], only(*names))
-    expected = dict.fromkeys(names, "BROKEN") | {"wall time": "holds"}  # ended by the 3 s of this test
+    expected = dict.fromkeys(names, "BROKEN") | {"wall time": "holds"}  # ended by the 1 s of this test
     assert results(table) == expected, table.findings
 
 
-def test_a_program_that_does_nothing_proves_nothing(monkeypatch, level):
+def test_a_program_that_does_nothing_proves_nothing(monkeypatch):
     monkeypatch.setattr(selftest, "_BEGIN", "raise SystemExit('no attempt made')\n")
-    table = selftest.run([level])
-    assert {f.result for f in table.findings} == {"BROKEN", "not claimed"} - (
-        {"not claimed"} if level == "bubblewrap" else set()
-    )
+    monkeypatch.setattr(selftest, "claims", lambda level, name: True)
+    # a slow machine reaches the wall time before the program could end
+    probes = [probe for probe in selftest.PROBES if probe.name != "wall time"]
+    table = selftest.run([sandbox.best_level()], probes)
+    assert {finding.result for finding in table.findings} == {"BROKEN"}
     assert "no attempt made" in table.findings[0].happened
 
 
