@@ -136,6 +136,8 @@ class Worker:
         parameters = answer.get("parameters")
         if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 0:
             raise SubmissionError("the model did not give a count of its parameters")
+        if parameters > self.limits.memory_bytes:
+            raise SubmissionError(f"the model counts {parameters:.3g} parameters: more than its memory holds")
         return {"parameters": parameters}
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float64]:
@@ -238,6 +240,7 @@ class Worker:
     ) -> None:
         assert self._process, "Worker: use it in a with block"
         with self._failures():
+            protocol.refuse_unasked(self._from)
             protocol.write(self._to, message, arrays, deadline or time.monotonic() + self._answer_s)
 
     def _receive(self, most: int, deadline: float | None = None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -245,9 +248,8 @@ class Worker:
             answer, results = protocol.read(self._from, most, deadline or time.monotonic() + self._answer_s)
         frameworks = answer.get("frameworks")
         if frameworks:
-            names = (
-                ", ".join(str(name)[:20] for name in frameworks) if isinstance(frameworks, list) else "one"
-            )
+            listed = frameworks[:8] if isinstance(frameworks, list) else ["one"]
+            names = ", ".join(_one_line(name)[:20] for name in listed)
             raise SubmissionError(
                 f"the submission imports a foreign framework ({names}): only tinytorch is allowed"
             )

@@ -1,28 +1,23 @@
 """Run one notebook in the sandbox and judge its graded cells; what comes back is data, never an exception.
 
-Client and kernel both run inside the sandbox (`notebook_client.py`). Outside, we keep the notebook: only
-outputs return, size-capped and reduced to text, errors and PNG, and they are put into our own cells.
-
-Student code shares the kernel with the graded cells, so it can try to hide their errors (a custom
-exception handler, a transformer that removes asserts, a patched np.allclose). After every graded cell we
-therefore run control cells that look like it and must fail, with a secret message. Where one does not, no
-check of this notebook can be believed, and none counts. This finds tampering with the machinery; it is no
-proof against code that tells a control from a check, which only checks in a process of their own can be.
+The student's cells run in one sandbox, the graded cells in another (`autograder.verdict`). Outside, we keep
+the notebook: only outputs return, size-capped and reduced to text, errors and PNG, and they are put into our
+own cells.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import json
 import math
-import secrets
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +29,21 @@ from nbgrader import utils
 from autograder import sandbox
 from autograder.rebuild import clean_outputs, grade_id
 
-VERSION = "1"  # part of every result's key: raise it when a judgement changes
+VERSION = "2"  # part of every result's key: raise it when a judgement changes
 RUN = "tito_run"  # notebook metadata: how the run went
 MAX_RESULT = 48_000_000  # bytes read back from one run
 CELL_OUTPUT = 1_000_000  # bytes one cell may print
 LIMITS = sandbox.Limits(
     wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
 )
+# A run that ended so was ended from outside, or the judge's process died: neither is the student's doing, and
+# it is tried again. Where it happens each time, the notebook does it, and the reason stands.
+NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer")
+TRIES = 3
 HERE = Path(__file__).resolve().parent
-OUR_ERRORS = ("NotRun", "TimeLimit", "UntrustedChecks", "Invalid")
-CONTROLS = (  # each has to fail with its secret
-    "import numpy as {np}\n"
-    "assert 1 + 1 == 3 or {np}.allclose([0.0, 1.0], [0.0, 2.0]) or {np}.array_equal([1], [2])"
-    " or abs(-1.5) == float(1) or isinstance(1, str), {nonce!r}",
-    "import numpy as {np}\n{np}.testing.assert_allclose([0.0, 1.0], [0.0, 2.0], err_msg={nonce!r})",
-)
+OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
+# the judge's own process: our code, but the arrays and texts that it holds are the student's
+JUDGE_MEMORY = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +77,12 @@ def run_notebook(
     limits = limits or LIMITS
     nb = copy.deepcopy(nb)
     jobs = [i for i, cell in enumerate(nb.cells) if _runs(cell, skip_tags)]
-    nonces: dict[int, tuple[int, str]] = {}  # a control cell: the graded cell before it, what it has to say
-    cells = list(_with_controls(nb, jobs, nonces))
-    job = {"cells": cells, "cell_s": cell_s, "stop_s": limits.wall_s - 5, "output_bytes": CELL_OUTPUT}
-    records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
+    cells = [{"i": i, "source": nb.cells[i].source, "kind": kind_of(nb.cells[i])} for i in jobs]
+    job = {"cells": cells, "cell_s": cell_s, "stop_s": limits.wall_s - 5}
+    for _ in range(TRIES):
+        records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
+        if stopped not in NOT_THEIRS:
+            break
 
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == "code":
@@ -97,21 +94,12 @@ def run_notebook(
                     if output.output_type == "execute_result":
                         output.execution_count = cell.execution_count
     stopped = _why_it_stopped(nb, jobs, records, stopped, limits)
-    late = {graded for i, (graded, _) in nonces.items() if i in records and records[i]["status"] == "timeout"}
-    forged = any(not _as_expected(records[i], nonce) for i, (_, nonce) in nonces.items() if i in records)
     for i, cell in enumerate(nb.cells):
         if not (utils.is_grade(cell) and cell.cell_type == "code"):
             continue
-        if forged:
-            _replace(
-                cell,
-                "UntrustedChecks",
-                "Code in this notebook changes how checks report errors: none "
-                "of them counts. Remove it (a hook, a patched NumPy or builtin) and submit again.",
-            )
-        elif i in jobs and (i not in records or records[i]["status"] == "dead"):
+        if i in jobs and (i not in records or records[i]["status"] == "dead"):
             _replace(cell, "NotRun", f"This check did not run. {stopped}")
-        elif i in late or i in records and records[i]["status"] == "timeout":
+        elif i in records and records[i]["status"] == "timeout":
             _replace(
                 cell,
                 "TimeLimit",
@@ -119,16 +107,24 @@ def run_notebook(
                 "never ends, or work that should be one NumPy call.",
             )
         else:
-            _judge(cell)
+            score_of_check(cell)
     nb.metadata[RUN] = {
         "level": level,
         "seconds": round(seconds, 3),
         "stopped": stopped,
         "limits": asdict(limits),
         "version": VERSION,
-        "tampered": forged,
     }
     return nb
+
+
+def kind_of(cell: NotebookNode) -> str:
+    """How a cell of a rebuilt notebook is treated: "grade", "student", or ours, of the package or not."""
+    if utils.is_grade(cell) and not utils.is_solution(cell):
+        return "grade"
+    if utils.is_solution(cell):
+        return "student"
+    return "export" if cell.source.lstrip().startswith("#| export") else "ours"
 
 
 def package_below(package: Path, lesson: str, lessons: Iterable[str], folder: Path) -> Path:
@@ -196,55 +192,67 @@ def _runs(cell: NotebookNode, skip_tags: Sequence[str]) -> bool:
     return cell.cell_type == "code" and bool(cell.source.strip()) and not set(tags) & set(skip_tags)
 
 
-def _with_controls(
-    nb: NotebookNode, jobs: list[int], nonces: dict[int, tuple[int, str]]
-) -> Iterator[dict[str, Any]]:
-    for i in jobs:
-        source = nb.cells[i].source
-        yield {"i": i, "source": source}
-        if not utils.is_grade(nb.cells[i]):
-            continue
-        rest = "" if "__future__" in source else "\n" + source  # never reached, but the cell looks the same
-        for control in CONTROLS:
-            nonce = secrets.token_hex(12)
-            nonces[-1 - len(nonces)] = (i, nonce)
-            yield {"i": -len(nonces), "source": control.format(nonce=nonce, np=f"_{nonce[:6]}") + rest}
-        if _ends_in_expression(source):  # its result may be a score: a number must be shown as it is
-            value = repr(secrets.randbelow(10**9) / 10**6)
-            nonces[-1 - len(nonces)] = (i, value)
-            yield {"i": -len(nonces), "source": f"float({value})"}
-
-
 def _run(
     job: dict[str, Any], tinytorch_dir: Path, level: str, limits: sandbox.Limits, threads: int
 ) -> tuple[dict[int, dict[str, Any]], str, float]:
     """Records by cell number, why the run ended early ("" if it did not), and its seconds."""
-    with tempfile.TemporaryDirectory(prefix="tito-") as library:
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="tito-")) for _ in range(3)]
+        library, orders, shared = map(Path, folders)
         for package in ("tito", "autograder"):  # by link, so that the rest of the checkout stays unseen
             Path(library, package).symlink_to(HERE.parent / package)
-        with sandbox.start(
-            [sys.executable, "-P", "-m", "autograder.notebook_client"],
-            readable=[library, HERE, HERE.parent / "tito", tinytorch_dir],
-            limits=limits,
-            level=level,
-            loopback=True,  # ipykernel binds a socket on 127.0.0.1 for the output of its own children
-            env=_environment(library, tinytorch_dir, threads),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as handle:
-            threading.Thread(target=_feed, args=(handle.stdin, json.dumps(job).encode()), daemon=True).start()
-            records, stopped = _collect(handle)
-            report = handle.wait()
-        return records, stopped if stopped == "done" else report.reason or stopped, report.seconds
+        (orders / "job.json").write_text(json.dumps(job))
+        env = _environment(library, tinytorch_dir, threads) | {"TMPDIR": str(shared)}
+        requests, answers = os.pipe(), os.pipe()
+        program = [sys.executable, "-P", "-m"]
+        try:
+            student = stack.enter_context(
+                sandbox.start(
+                    [*program, "autograder.verdict.student"],
+                    readable=[library, HERE, HERE.parent / "tito", tinytorch_dir],
+                    writable=[shared],  # files that a graded cell has the student's code write, and reads
+                    limits=limits,
+                    level=level,
+                    loopback=True,  # for event loops, which notebooks may start
+                    env=env,
+                    stdin=requests[0],
+                    stdout=answers[1],
+                )
+            )
+            judge = stack.enter_context(
+                sandbox.start(
+                    [*program, "autograder.verdict.judge", str(orders / "job.json")],
+                    readable=[library, HERE, HERE.parent / "tito", orders],
+                    writable=[shared],
+                    limits=sandbox.Limits(wall_s=limits.wall_s + 10, memory_bytes=JUDGE_MEMORY),
+                    level=level,
+                    env=env,
+                    stdin=answers[0],
+                    stdout=requests[1],
+                    stderr=subprocess.PIPE,
+                )
+            )
+        finally:
+            for fd in (*requests, *answers):
+                os.close(fd)
+        records, stopped = _collect(judge)
+        ended = judge.kill() if stopped != "no answer" else judge.wait()
+        if stopped == "done":
+            return records, stopped, ended.seconds
+        if ended.reason == sandbox.SUPERVISOR_KILLED:
+            return records, ended.reason, ended.seconds
+        with contextlib.suppress(TimeoutError):  # it still runs: why it was stopped is known already
+            theirs = student.wait(0.0 if stopped in ("time", "late") else 5.0)
+            return records, theirs.reason or stopped, ended.seconds
+        return records, stopped, ended.seconds
 
 
-def _environment(library: str, tinytorch_dir: Path, threads: int) -> dict[str, str]:
+def _environment(library: Path, tinytorch_dir: Path, threads: int) -> dict[str, str]:
     env = {
         "MPLBACKEND": "Agg",
-        "PYTHONPATH": library,
+        "PYTHONPATH": str(library),
         "PYTHONWARNINGS": "ignore",
         "PYTHONHASHSEED": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "NBGRADER_EXECUTION": "autograde",
         "TITO_TINYTORCH": str(tinytorch_dir.resolve()),
     }
@@ -253,19 +261,11 @@ def _environment(library: str, tinytorch_dir: Path, threads: int) -> dict[str, s
     return env
 
 
-def _feed(pipe: Any, data: bytes) -> None:
-    try:
-        with pipe:
-            pipe.write(data)
-    except OSError:
-        return  # the program ended first; its report says why
-
-
 def _collect(handle: Any) -> tuple[dict[int, dict[str, Any]], str]:
     """Read result lines until the program ends; kill it when they grow beyond any honest size."""
     records: dict[int, dict[str, Any]] = {}
     stopped, size = "no answer", 0
-    while line := handle.stdout.readline(MAX_RESULT):
+    while line := handle.stderr.readline(MAX_RESULT):
         size += len(line)
         if size > MAX_RESULT:
             handle.kill()
@@ -325,18 +325,7 @@ def _name(nb: NotebookNode, index: int) -> str:
     return f"the cell after {before}" if before else "the first cell"
 
 
-def _as_expected(record: dict[str, Any], nonce: str) -> bool:
-    """Did a control cell fail with its secret, or show its number?"""
-    outputs = record["outputs"]
-    if record["status"] in ("dead", "timeout"):
-        return True  # nothing was hidden: the check before it is judged for that
-    if record["status"] == "ok":
-        shown = [o["data"].get("text/plain") for o in outputs if o.get("output_type") == "execute_result"]
-        return shown == [nonce]
-    return any(o.get("output_type") == "error" and nonce in str(o.get("evalue")) for o in outputs)
-
-
-def _judge(cell: NotebookNode) -> None:
+def score_of_check(cell: NotebookNode) -> None:
     """Bring a graded cell's outputs to what nbgrader reads rightly: an error, one plain score, or nothing."""
     if any(output.output_type == "error" for output in cell.outputs):
         return
@@ -344,14 +333,6 @@ def _judge(cell: NotebookNode) -> None:
     cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     results = [o for o in cell.outputs if o.output_type == "execute_result"]
     if not results:
-        return
-    if not _ends_in_expression(cell.source) or len(results) > 1:
-        _replace(
-            cell,
-            "UntrustedChecks",
-            "This check showed a result that it cannot have: a display hook or "
-            "a thread of the notebook wrote it. Remove that code and submit again.",
-        )
         return
     score = _number(results[0].data.get("text/plain", ""))
     if score is None:  # nbgrader would give full points for any text; the cell passed, so keep it as display
@@ -363,14 +344,6 @@ def _judge(cell: NotebookNode) -> None:
         return
     points = float(cell.metadata.nbgrader["points"])
     results[0].data = NotebookNode({"text/plain": repr(min(max(score, 0.0), points))})
-
-
-def _ends_in_expression(source: str) -> bool:
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return True  # a magic, say: no judgement
-    return bool(body) and isinstance(body[-1], ast.Expr)
 
 
 def _number(text: str) -> float | None:

@@ -21,8 +21,8 @@ from typing import Any
 import jsonschema
 from nbgrader.api import Gradebook
 
-from autograder import batch, ledger, rules
-from autograder.batch import Course, GradingError
+from autograder import judging, ledger, recording, rules
+from autograder.judging import Course, GradingError
 
 SCHEMA = "torch-olympics/results/1"
 HERE = Path(__file__).resolve().parent
@@ -103,7 +103,7 @@ def _collect(
     entries = []
     for submission in _submissions(gradebook):
         student, assignment = submission.student.id, submission.assignment.name
-        record = batch.load_record(course, student, assignment)
+        record = recording.load_record(course, student, assignment)
         if record is None or (students and student not in students):
             continue
         if assignments and assignment not in assignments:
@@ -230,7 +230,7 @@ def _submissions(gradebook: Gradebook) -> list[Any]:
     return [s for a in gradebook.assignments for s in gradebook.assignment_submissions(a.name)]
 
 
-def _entry(submission: Any, record: batch.Judgement, name: str) -> dict[str, Any]:
+def _entry(submission: Any, record: judging.Judgement, name: str) -> dict[str, Any]:
     reasons = {cell.grade_id: cell.reason for cell in record.cells}
     cells = []
     for notebook in submission.notebooks:
@@ -249,9 +249,10 @@ def _entry(submission: Any, record: batch.Judgement, name: str) -> dict[str, Any
                     "reason": reason,
                 }
             )
+    late = sum(notebook.late_submission_penalty or 0.0 for notebook in submission.notebooks)
     common = {
         "name": name, "assignment": record.assignment, "badge": "graded",
-        "points": round(float(submission.score), 4), "max_points": float(submission.max_score),
+        "points": round(float(submission.score) - late, 4), "max_points": float(submission.max_score),
         "cells": cells,
     }  # fmt: skip
     if record.track is not None:
@@ -318,7 +319,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _course_name(course: Course) -> str:
-    return str(batch.nbgrader_config(course).CourseDirectory.get("course_id", "") or course.root.name)
+    return str(recording.nbgrader_config(course).CourseDirectory.get("course_id", "") or course.root.name)
 
 
 @cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fnmatch
 import hashlib
 import json
 import math
@@ -33,6 +34,7 @@ SCHEMA = "torch-olympics/ledger/1"
 LEDGER, HEAD = "ledger.jsonl", "ledger.head"
 START = "0" * 64  # what the first line names as the hash of the line before
 KINDS = ("grading", "audit", "retiming")
+_DEEPEST = 40  # folders in one another, as in judging.py
 _HERE = Path(__file__).resolve().parent
 _MEND = "keep {0} and ledger.head as evidence, find out who changed them, and restore a copy"
 
@@ -102,9 +104,9 @@ def result(kind: str, name: str, submission: str, scored: dict[str, Any], **more
     }  # fmt: skip
 
 
-def grading(student: str, folder: Path, scored: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a track submission that was judged: `scored` is its Result's dictionary."""
-    return result("grading", student, digest(folder), scored)
+def grading(student: str, submission: str, scored: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a track submission that was judged: its `digest` and its Result's dictionary."""
+    return result("grading", student, submission, scored)
 
 
 def graded(lines: list[dict[str, Any]], student: str, scored: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,22 +155,31 @@ def audited(lines: list[dict[str, Any]], track: str, submission: str) -> bool:
 def digest(folder: Path, pattern: str = "*") -> str:
     """SHA-256 over the names and contents of a folder's files; links are named, never followed.
 
-    nbgrader's timestamp.txt is not part of what was handed in.
+    nbgrader's timestamp.txt is not part of what was handed in. It is the hash that a judgement is kept under
+    (judging.hashes_of); below a depth that no honest submission has nothing is read.
     """
     total = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        name = path.relative_to(folder).as_posix()
-        if "__pycache__" in path.parts or name == "timestamp.txt":
+    for name, entry in sorted(_entries(folder), key=lambda pair: pair[0]):
+        if "__pycache__" in name or not fnmatch.fnmatch(name, pattern) or entry.name == "timestamp.txt":
             continue
-        if path.is_symlink():
-            content = b"link"
-        elif path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-        else:
-            continue
-        total.update(f"{len(name)} {name}\0".encode("utf-8", "surrogateescape") + content)
+        total.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        if entry.is_symlink():
+            total.update(b"link")
+        elif entry.is_file(follow_symlinks=False):
+            with open(entry.path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    waiting = [(str(folder), "", 0)] if folder.is_dir() else []
+    while waiting:
+        path, prefix, depth = waiting.pop()
+        with os.scandir(path) as found:
+            for entry in found:
+                yield prefix + entry.name, entry
+                if entry.is_dir(follow_symlinks=False) and depth < _DEEPEST:
+                    waiting.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
 
 
 def grader() -> str:

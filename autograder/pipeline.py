@@ -11,18 +11,17 @@ def configure(c: Any) -> None:
     """Set nbgrader's converters to our preprocessors (`c`: the object of nbgrader_config.py)."""
     ours = "autograder.plugins."
     theirs = "nbgrader.preprocessors."
+    # No CheckCellMetadata: the notebook is ours, rebuilt, and checking it twice took a third of the time.
     c.Autograde.sanitize_preprocessors = [
         ours + "Judged",
         theirs + "OverwriteKernelspec",
         theirs + "OverwriteCells",
-        theirs + "CheckCellMetadata",
     ]
     # No Execute here: a notebook runs in the sandbox, in Judged, or it does not run.
     c.Autograde.autograde_preprocessors = [
         theirs + "LimitOutput",
         theirs + "SaveAutoGrades",
         theirs + "AssignLatePenalties",
-        theirs + "CheckCellMetadata",
     ]
     c.GenerateFeedback.preprocessors = [
         theirs + "GetGrades",
@@ -30,7 +29,9 @@ def configure(c: Any) -> None:
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
     c.ExportApp.plugin_class = ours + "ResultsExport"
+    c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")
     if isinstance(root, str):
         c.Judged.course = root
+        c.LatePenalty.course = root
         c.ResultsExport.course = root

@@ -9,14 +9,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook
-from nbgrader.plugins import ExportPlugin
+from nbgrader.plugins import ExportPlugin, LateSubmissionPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Unicode
 
 from autograder import datasets, sandbox
+from autograder.execute import reason_of
 
 HIDDEN = re.compile(r"^[ \t]*#+ BEGIN HIDDEN TESTS.*?#+ END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,14 +40,15 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
         """Judge the submission that `resources` names, unless the batch has done so."""
         if self.staged:
             return nb, resources
-        from autograder import batch  # it imports this module
+        from autograder import judging, recording  # they import this module
 
         job = resources["nbgrader"]
-        settings = batch.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
-        course = batch.Course.at(self.course or Path.cwd())
-        judgement = batch.judge(course, job["student"], job["assignment"], settings)
+        settings = judging.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
+        course = judging.Course.at(self.course or Path.cwd())
+        recording.enter_deadlines(course, job["assignment"], [job["student"]])
+        judgement = judging.judge(course, job["student"], job["assignment"], settings)
         assert judgement.notebook is not None
-        batch.record(course, judgement)
+        recording.record(course, judgement)
         return judgement.notebook, resources
 
 
@@ -67,7 +70,28 @@ class HideTests(NbGraderPreprocessor):  # type: ignore[misc]
                         f"{output.ename}: {output.evalue}"
                     ]  # the message, not the test's code
                 _redact(output, secret)
+        summary = lost_points(nb)
+        if summary:
+            nb.cells.insert(0, nbformat.v4.new_markdown_cell(summary))
         return nb, resources
+
+
+def lost_points(nb: NotebookNode) -> str:
+    """A table for the top of a feedback page: each check that lost points, and what it says; "" for none."""
+    rows = []
+    for cell in nb.cells:
+        about = cell.metadata.get("nbgrader", {})
+        score, most = about.get("score"), about.get("points")
+        if not utils.is_grade(cell) or score is None or most is None or score >= most:
+            continue
+        reason = reason_of(cell) or ("A person graded this." if utils.is_solution(cell) else "")
+        text = re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", reason.replace("\n", " "))
+        rows.append(f"| {about['grade_id']} | {score:g} of {most:g} | {text} |")
+    if not rows:
+        return ""
+    return "\n".join(
+        ["## Where points were lost", "", "| check | points | what it says |", "|---|---|---|", *rows]
+    )
 
 
 def _redact(output: NotebookNode, secret: set[str]) -> None:
@@ -91,6 +115,18 @@ def _redact(output: NotebookNode, secret: set[str]) -> None:
         output.data["text/plain"] = clean(output.data["text/plain"])
 
 
+class LatePenalty(LateSubmissionPlugin):  # type: ignore[misc]
+    """What lateness costs, as course/deadlines.toml says."""
+
+    course = Unicode("", help="The course folder.").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        """Points to take off; nbgrader calls this for work that came after its due date and extension."""
+        from autograder import deadlines
+
+        return deadlines.load(Path(self.course or Path.cwd())).penalty(score, total_seconds_late)
+
+
 class ResultsExport(ExportPlugin):  # type: ignore[misc]
     """`nbgrader export` and `tito export`: results.json (checked against its schema) and results.csv."""
 
@@ -101,9 +137,9 @@ class ResultsExport(ExportPlugin):  # type: ignore[misc]
 
     def export(self, gradebook: Gradebook) -> None:
         """Write results.json and .csv to `to`, a folder or a .json file name."""
-        from autograder import batch, export
+        from autograder import export, judging
 
-        course = batch.Course.at(self.course or Path.cwd())
+        course = judging.Course.at(self.course or Path.cwd())
         export.write(
             export.collect(
                 course, gradebook, names=self.names, students=self.student, assignments=self.assignment

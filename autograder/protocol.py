@@ -89,11 +89,21 @@ def read(
     return message, arrays
 
 
+def refuse_unasked(fd: int) -> None:
+    """Raise ProtocolError where bytes wait to be read although nothing was asked; Closed at the end."""
+    if select.select([fd], [], [], 0)[0]:
+        if os.read(fd, 1):
+            raise ProtocolError("more than one answer to one request")
+        raise Closed("the other side ended")
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > 8:
         raise ValueError("a shape is a list of up to eight sizes")
     if any(not isinstance(n, int) or isinstance(n, bool) or not 0 <= n <= MOST_PAYLOAD for n in value):
         raise ValueError("sizes are counts")
+    if 0 in value and math.prod(filter(None, value)) > MOST_PAYLOAD:  # empty, yet too large for NumPy
+        raise ValueError("more than fits in a frame")
     return tuple(value)
 
 

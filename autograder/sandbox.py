@@ -33,6 +33,7 @@ from typing import IO, Any
 from autograder import confine
 
 LEVELS = ("bubblewrap", "landlock", "rlimits")
+SUPERVISOR_KILLED = "the sandbox's supervisor was killed"  # the reason in a report
 
 _MIB = 1 << 20
 _PATIENCE_S = 60.0  # for a supervisor to end its tree
@@ -58,7 +59,7 @@ class SandboxUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program and all it starts may use together; file_bytes and cpu_s hold for each process alone."""
+    """What a program and all it starts may use together; file_bytes holds for each file alone."""
 
     wall_s: float = 60.0
     memory_bytes: int = 2048 * _MIB
@@ -68,6 +69,7 @@ class Limits:
     cpu_s: int | None = None
     output_bytes: int = 16 * _MIB  # run() only: more on stdout or stderr ends the program
     tmp_bytes: int = 512 * _MIB  # private /tmp and /dev/shm, bubblewrap only: they are memory
+    disk_bytes: int = 512 * _MIB  # in the folders that it may write; looked at twice a second
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Process:
     def _finish(self, last: dict[str, Any] | None) -> None:
         seconds = time.monotonic() - self._started
         if last is None:
-            self._report = Report("the sandbox's supervisor was killed", None, 0, seconds, self.level)
+            self._report = Report(SUPERVISOR_KILLED, None, 0, seconds, self.level)
         else:
             self._report = Report(last["reason"], last["status"], last["peak"], last["seconds"], self.level)
         self._control.close()
@@ -260,6 +262,7 @@ def start(
         },
         "limits": asdict(limits),
         "rlimits": _rlimits(limits, level),
+        "watched": [*write, *([scratch] if scratch else [])],
         "bwrap": [],
         "files": _FILES,
         "landlock": None,
@@ -488,11 +491,18 @@ def _bwrap_tree(tmp_bytes: int) -> list[str]:
 
 
 def _bwrap_command(readable: list[str], writable: list[str], hidden: list[str], limits: Limits) -> list[str]:
-    mounts = {path: ["--ro-bind", path, path] for path in _python_folders()}
+    pythons = _python_folders()
+    links = [path for path in pythons if os.path.realpath(path) != path]  # a linked .venv, say
+    mounts = {path: ["--ro-bind", path, path] for path in pythons if path not in links}
     mounts |= {path: ["--tmpfs", path] for path in hidden if _is_shown(path, mounts)}
     mounts |= {path: ["--ro-bind", path, path] for path in readable}
     mounts |= {path: ["--bind", path, path] for path in writable}
     command = [*_bwrap_options(), *_bwrap_tree(limits.tmp_bytes)]
     for path in sorted(mounts, key=lambda path: path.count("/")):  # a folder before what lies in it
         command += mounts[path]
+    for (
+        path
+    ) in links:  # as links: bound under its own name, a folder would show what is hidden in the real one
+        if path not in mounts:
+            command += ["--symlink", os.path.realpath(path), path]
     return command  # the supervisor adds _FILES, then makes the root read-only

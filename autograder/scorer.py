@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,14 +144,22 @@ def _measure(
 ) -> None:
     code = quality.measure(staged.folder, level=result.level)
     result.metrics["quality"] = code.value
+    vocabulary = staged.tokenizer.vocab_size if staged.tokenizer else 0
+
+    @contextlib.contextmanager
+    def fresh() -> Iterator[client.Worker]:
+        with _worker(staged.folder, rule, result.level) as other:
+            other.load(staged.model, vocabulary)
+            yield other
+
     with _worker(staged.folder, rule, result.level) as worker:
         try:
-            vocabulary = staged.tokenizer.vocab_size if staged.tokenizer else 0
             result.metrics["parameters"] = worker.load(staged.model, vocabulary)["parameters"]
             _check_parameters(rule, staged, result.metrics["parameters"])
             run = tracks.Run(
-                rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples
-            )
+                rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples,
+                fresh=fresh,
+            )  # fmt: skip
             tracks.MEASURES[rule.name](run)
             worker.check_limits()
         finally:

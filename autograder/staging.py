@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _MOST_FILES = 2000
 _MOST_JSON = 10 * rules.MB
 _MOST_HEADER = 10 * rules.MB
+_DEEPEST = 20  # folders in folders
+_MOST_NAMES = 64_000  # bytes of all names of code together
+_LONGEST = 1000  # bytes of a path inside the submission
 
 
 class Invalid(Exception):
@@ -58,13 +61,19 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
     )
     _check_model(models[0], content)
     model.write_bytes(content)
-    code = 0
+    code = names = 0
     packed = [path for path in sorted((source / "tinytorch").rglob("*.py")) if path.is_file()]
     own = [source / "network.py"] if os.path.lexists(source / "network.py") else []
     for path in (*own, *packed):
+        inside = path.relative_to(source)
+        if not str(inside).isprintable():
+            raise Invalid(f"{str(inside)!r} is no name for a file of code: use printable characters")
         text = _content(path, limits.code_bytes - code, "there is too much code in the submission")
         code += len(text)
-        copy = target / path.relative_to(source)
+        names += len(os.fsencode(inside))
+        if names > _MOST_NAMES:  # names can hold weights, too
+            raise Invalid(f"the names of the code's files have more than {_MOST_NAMES // 1000} KB together")
+        copy = target / inside
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(text)
     size = len(content) + max(0, code - rules.CODE_BYTES)
@@ -115,11 +124,16 @@ def _refuse_links(source: Path) -> None:
     if source.is_symlink() or not source.is_dir():
         raise Invalid("the submission is not a folder")
     seen = 0
-    for folder, folders, files in os.walk(source):
+    for folder, folders, files in os.walk(source, onerror=_refuse_unreadable):
         for name in (*folders, *files):
             seen += 1
             path = Path(folder) / name
-            shown = repr(str(path.relative_to(source)))
+            inside = path.relative_to(source)
+            shown = repr(str(inside))
+            if len(inside.parts) > _DEEPEST or len(os.fsencode(inside)) > _LONGEST:
+                raise Invalid(
+                    f"{shown[:60]}... lies too deep: at most {_DEEPEST} folders and {_LONGEST} bytes of path"
+                )
             if path.is_symlink():
                 raise Invalid(f"{shown} is a symbolic link: a submission holds its own files only")
             if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
@@ -128,16 +142,22 @@ def _refuse_links(source: Path) -> None:
             raise Invalid(f"the submission holds more than {_MOST_FILES} files")
 
 
+def _refuse_unreadable(error: OSError) -> None:
+    raise Invalid(f"{Path(error.filename).name!r} cannot be read ({error.strerror})")
+
+
 def _content(path: Path, most: int, over: str) -> bytes:
     """A plain file's bytes, at most `most`; raises Invalid for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Invalid(f"{path.name} cannot be read ({error.strerror})") from None
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):  # a folder, too, which Python does not open
+        os.close(fd)
+        raise Invalid(f"{path.name} is not a plain file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Invalid(f"{path.name} is not a plain file")
-        size = os.fstat(fd).st_size
+        size = found.st_size
         if size > most:
             raise Invalid(f"{path.name} has {size / rules.MB:.1f} MB: {over}")
         return file.read(most + 1)[:most]
@@ -148,8 +168,8 @@ def _check_model(name: str, content: bytes) -> None:
 
     Source: the format section of the safetensors README (length, JSON header, data without gaps).
     """
-    if content[:2] == b"PK" or (content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05"
-                                and content[8:9] != b"{"):  # fmt: skip
+    pickled = content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05"
+    if (pickled or content[:2] == b"PK") and content[8:9] != b"{":  # else a header of just that length
         raise Invalid(f"{name} is a pickle, which could run any code: write it with tinytorch.save")
     wrong = f"{name} is not a safetensors file"
     if len(content) < 10:
@@ -158,14 +178,14 @@ def _check_model(name: str, content: bytes) -> None:
     if length > min(_MOST_HEADER, len(content) - 8):
         raise Invalid(f"{wrong} (its header would be longer than the file, or than 10 MB)")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = _parse(name, content[8 : 8 + length])
         header.pop("__metadata__", None)
-        spans = sorted(tuple(map(int, tensor["data_offsets"])) for tensor in header.values())
+        spans = sorted(tuple(tensor["data_offsets"]) for tensor in header.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Invalid(f"{wrong} (its header is not the expected JSON)") from None
     end = 0
     for span in spans:
-        if len(span) != 2 or span[0] != end or span[1] < span[0]:
+        if len(span) != 2 or any(type(n) is not int for n in span) or span[0] != end or span[1] < span[0]:
             raise Invalid(f"{wrong} (its arrays overlap or leave gaps)")
         end = span[1]
     if end != len(content) - 8 - length:
@@ -178,26 +198,42 @@ def _training(path: Path, rule: rules.Track) -> tuple[float, str]:
     if not os.path.lexists(path):
         raise Invalid("training.json is missing: the notebook writes it when training ends")
     try:
-        log = json.loads(_content(path, _MOST_JSON, "a training log is smaller"))
+        log = _parse(path.name, _content(path, _MOST_JSON, "a training log is smaller"))
         seconds, division = log["seconds"], log.get("division", "open")
         checkpoint = log.get("checkpoint")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Invalid('training.json is not the notebook\'s log: expected {"seconds": ..., ...}') from None
-    if (
-        not isinstance(seconds, int | float)
-        or isinstance(seconds, bool)
-        or not math.isfinite(seconds)
-        or seconds < 0
-    ):
-        raise Invalid(f"training.json gives {str(seconds)[:40]!r} as seconds: expected a number")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise Invalid(f"training.json gives {_shown(seconds)} as seconds: expected a number")
     if seconds > limits.training_s:
-        raise Invalid(f"training took {seconds / 3600:.1f} h: the limit is {limits.training_s / 3600:g} h")
+        hours = min(seconds, 10**9) / 3600
+        raise Invalid(f"training took {hours:.1f} h: the limit is {limits.training_s / 3600:g} h")
     if division not in rule.divisions:
         expected = " or ".join(rule.divisions)
-        raise Invalid(f"training.json declares the division {str(division)[:40]!r}: expected {expected}")
+        raise Invalid(f"training.json declares the division {_shown(division)}: expected {expected}")
     if division == "closed" and rule.checkpoint and checkpoint != rule.checkpoint:
         raise Invalid(
-            f"training.json names {str(checkpoint)[:64]!r} as its checkpoint: the closed division starts "
+            f"training.json names {_shown(checkpoint)} as its checkpoint: the closed division starts "
             f"from the given file, SHA-256 {rule.checkpoint}"
         )
     return float(seconds), division
+
+
+def _parse(name: str, raw: bytes) -> Any:
+    """JSON in which no object says a thing twice, so that all who read it read the same."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+            raise Invalid(f"{name} gives {twice[:40]!r} twice")
+        return found
+
+    return json.loads(raw, object_pairs_hook=once)
+
+
+def _shown(value: Any) -> str:
+    """A value of the submission's in a reason: short, printable, and never deep."""
+    plain = isinstance(value, str | int | float) or value is None
+    return repr(str(value)[:64] if plain else type(value).__name__)

@@ -22,7 +22,10 @@ if __name__ == "__main__":
 from autograder import confine
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_CLOCK = os.sysconf("SC_CLK_TCK")
 _TICK = 0.05  # seconds between looks at the tree
+_DISK_TICK = 0.5  # and at what it has written
+_MOST_FILES = 100_000
 
 
 def main(control_fd: int) -> None:
@@ -96,13 +99,16 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
     limits = orders["limits"]
     own = 2 if orders["bwrap"] else 0  # bubblewrap's two processes are not the program's
     reason, status, peak, control_fd = "", None, 0, control.fileno()
+    look, disk = start + _DISK_TICK, 0
     while status is None and not reason:
         ready, _, _ = select.select([control_fd, wake], [], [], _TICK)
         if wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
             status = _reap(pid)
-        processes, threads, memory = _measure()
+        processes, threads, memory, cpu = _measure()
+        if time.monotonic() > look:
+            look, disk = time.monotonic() + _DISK_TICK, _written(orders["watched"])
         if memory > limits["memory_bytes"]:
             memory = min(memory, _exact_memory())
         peak = max(peak, memory)
@@ -115,6 +121,10 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
             reason = (
                 f"memory limit: {memory / 1e6:.0f} MB in use, {limits['memory_bytes'] / 1e6:.0f} MB allowed"
             )
+        elif limits["cpu_s"] is not None and cpu > limits["cpu_s"]:
+            reason = f"CPU limit: {cpu:.0f} s of processor time used, {limits['cpu_s']:g} s allowed"
+        elif disk > limits["disk_bytes"]:
+            reason = f"disk limit: {disk / 1e6:.0f} MB written, {limits['disk_bytes'] / 1e6:.0f} MB allowed"
         elif processes - own > limits["processes"]:
             reason = f"process limit: {processes - own} processes, {limits['processes']} allowed"
         elif threads - own > limits["threads"]:
@@ -167,14 +177,15 @@ def _kill_tree(pid: int, status: int | None) -> int | None:
     return found if found is not None else status
 
 
-def _stat(pid: int | str) -> tuple[str, int, int, int] | None:
-    """State, parent, threads and resident bytes of a process; None when it is gone."""
+def _stat(pid: int | str) -> tuple[str, int, int, int, float] | None:
+    """State, parent, threads, resident bytes, CPU seconds of a process and its ended children; None: gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[21]) * _PAGE
+    cpu = sum(map(int, fields[11:15])) / _CLOCK
+    return fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[21]) * _PAGE, cpu
 
 
 def _descendants_by_scan() -> list[int]:
@@ -220,14 +231,33 @@ def _tree() -> list[int]:
     return tree
 
 
-def _measure() -> tuple[int, int, int]:
-    """Processes, threads and resident bytes of the tree (pages shared by forks counted once a process)."""
+def _measure() -> tuple[int, int, int, float]:
+    """Processes, threads, resident bytes (shared pages once a process) and CPU seconds of the tree."""
     processes = threads = memory = 0
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # orphans that we have collected
+    cpu = ended.ru_utime + ended.ru_stime
     for process in _tree():
         found = _stat(process)
         if found and found[0] not in "ZX":
             processes, threads, memory = processes + 1, threads + found[2], memory + found[3]
-    return processes, threads, memory
+            cpu += found[4]
+    return processes, threads, memory, cpu
+
+
+def _written(folders: list[str]) -> int:
+    """Bytes on disk of what lies in the folders that the program may write; links are not followed."""
+    total, waiting, seen = 0, list(folders), 0
+    while waiting and seen < _MOST_FILES:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:  # the program removes and hides files while we look
+            continue
+    return total
 
 
 def _exact_memory() -> int:

@@ -7,7 +7,8 @@ secret seed, and the time of a token is the arrival of its frame here: of a fram
 stream, of one for all offline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -106,6 +107,7 @@ def speed(
     rng: np.random.Generator,
     *,
     reference: Model | None = None,
+    reader: Callable[[], AbstractContextManager[Model]] | None = None,
     batch: int = BATCH,
     input_length: int = INPUT_LENGTH,
     new: int = NEW_TOKENS,
@@ -114,8 +116,9 @@ def speed(
     """Time offline rounds on new prompts, then single queries, and audit both.
 
     Rounds on prompts asked before alternate with them: these must not be faster. Some texts of the timed run
-    are then shown to the model token by token: it must choose the same tokens. The time limit ends the rounds
-    (not before LEAST_ROUNDS) and, at a third of it, the queries; a model that is far below the gate gets a
+    are then shown to the model token by token: it must choose the same tokens. `reader` gives the model in a
+    process that did not write them, and cannot remember what it wrote. The time limit ends the rounds (not
+    before LEAST_ROUNDS) and, at a third of it, the queries; a model that is far below the gate gets a
     quarter of the batch, so that it is measured in minutes. Raises ValueError for lengths that leave no
     prompt.
     """
@@ -146,7 +149,8 @@ def speed(
         if turn + 1 >= LEAST_ROUNDS and monotonic() - began > budget_s and not suspect:
             break
     queries, first = _single_stream(model, prompts, length, budget_s / 3, texts)
-    same = _same_tokens(model, texts, length, rng)
+    with reader() if reader else nullcontext(model) as other:
+        same = _same_tokens(other, texts, length, rng)
     samples = rates["new"]
     to_reference = [mine / theirs for mine, theirs in zip(samples, rates["reference"], strict=False)]
     return Speed(

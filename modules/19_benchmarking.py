@@ -145,17 +145,17 @@ for seconds, least, wanted in [(0.25, 1.5, 8), (0.25, 1.0, 4), (8.0, 1.0, 1), (0
     got = int(calls_per_sample(clock.job(seconds), least, clock))
     assert got == wanted, f"calls of {seconds} s, at least {least} s: expected {wanted} calls, got {got}"
 ### BEGIN HIDDEN TESTS
-limit = [0]
+hand = HandClock()
 
 
-def nothing():
-    limit[0] += 1
-    if limit[0] > 2 * MOST_CALLS:  # 1 + 2 + 4 + ... + MOST_CALLS calls are fewer than that
+def still():
+    if int(hand.calls) > 2 * MOST_CALLS:  # 1 + 2 + 4 + ... + MOST_CALLS calls are fewer than that
         raise RuntimeError("calls_per_sample went on after MOST_CALLS calls")
+    return 0.0
 
 
 try:
-    got = f"the value {calls_per_sample(nothing, 1.0, lambda: 0.0)}"
+    got = f"the value {calls_per_sample(hand.job(0.0), 1.0, still)}"
 except (ValueError, RuntimeError) as error:
     got = f"{type(error).__name__}: {error}"
 assert got.startswith("ValueError"), f"a clock that stands still: expected a ValueError, got {got}"

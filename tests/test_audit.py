@@ -139,7 +139,6 @@ SCRIPTS = {
     "private": (f"{DATA}datasets.load('digits', 'private')", "private is not shown in an audit"),
     "crash": ("import os\nos.abort()", "ended with exit code"),
     "syntax": ("def", "SyntaxError"),
-    "files": ("for i in range(10**6): open(str(i), 'w')", "files, 2,000 MB in 10,000 files are allowed"),
 }  # fmt: skip
 
 

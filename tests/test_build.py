@@ -302,6 +302,8 @@ def test_one_broken_lesson_leaves_everything_in_place(course: Path) -> None:
         ('print("done")', "object()", "cell 6: its output holds an address"),
         ("three = Tensor(1)", "7\n#", "cell 7 (test-add): NameError: name 'three' is not defined"),
         ("### END HIDDEN TESTS", "### END HIDDEN TESTS\n1.5", "cell 7 (test-add): shows 1.5, which nbgrader"),
+        ("### END HIDDEN TESTS", "### END HIDDEN TESTS\nassert three != 4",
+         "test-add: earns 0 of 2 where it is judged, outside the student's process: Untrusted"),
     ],
 )  # fmt: skip
 def test_outputs_that_graders_would_stumble_over_are_refused(

@@ -9,8 +9,9 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import export, ledger
-from autograder.batch import Course, GradingError, Judgement, nbgrader_config, record_path
 from autograder.execute import CellResult
+from autograder.judging import Course, GradingError, Judgement
+from autograder.recording import nbgrader_config, record_path
 
 RESULT = {
     "track": "vision", "dataset": "digits", "split": "private", "valid": True, "level": "bubblewrap",

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import batch, sandbox, scorer
-from autograder.batch import Course, Settings
+from autograder import batch, judging, recording, sandbox, scorer
+from autograder.judging import Course, Settings
 from tests.notebooks import answer, check, essay, notebook
 from tito import course as instructor
 
@@ -133,6 +133,9 @@ def test_feedback_hides_hidden_tests(course, graded):
         assert "secret_number" not in text and "HIDDEN" not in text and "<script>alert" not in text
     ben = (course.root / "feedback" / "ben" / "01_tiny" / "01_tiny.html").read_text(encoding="utf-8")
     assert "a larger number fails, look at f" in ben
+    assert "Where points were lost" in ben and "0 of 3" in ben
+    ada = (course.root / "feedback" / "ada" / "01_tiny" / "01_tiny.html").read_text(encoding="utf-8")
+    assert "test-hidden</td>" not in ada
 
 
 def test_graded_once_is_graded(course, graded, monkeypatch):
@@ -140,8 +143,8 @@ def test_graded_once_is_graded(course, graded, monkeypatch):
     with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:
         gradebook.find_grade("why", "01_tiny", "01_tiny", "ada").manual_score = 4
         gradebook.db.commit()
-    monkeypatch.setattr(batch.execute, "run_notebook", lambda *a, **k: pytest.fail("judged again"))
-    monkeypatch.setattr(batch, "autograde", lambda *a, **k: pytest.fail("written again"))
+    monkeypatch.setattr(judging.execute, "run_notebook", lambda *a, **k: pytest.fail("judged again"))
+    monkeypatch.setattr(recording, "autograde", lambda *a, **k: pytest.fail("written again"))
     again = batch.grade(course, "01_tiny", SETTINGS)
     assert {j.student: j.points for j in again} == {name: j.points for name, j in graded.items()}
     monkeypatch.undo()
@@ -155,27 +158,27 @@ def test_nbgraders_own_autograde_leaves_a_record(course, graded):
     from nbgrader.converters import Autograde
     from nbgrader.coursedir import CourseDirectory
 
-    kept = batch.load_record(course, "ben", "01_tiny")
-    batch.record_path(course, "ben", "01_tiny").unlink()
-    config = batch.nbgrader_config(course)
+    kept = recording.load_record(course, "ben", "01_tiny")
+    recording.record_path(course, "ben", "01_tiny").unlink()
+    config = recording.nbgrader_config(course)
     config.CourseDirectory.assignment_id, config.CourseDirectory.student_id = "01_tiny", "ben"
     config.Judged.level, config.Judged.course = LEVEL, str(course.root)
     Autograde(coursedir=CourseDirectory(config=config), config=config, force=True).start()
-    found = batch.load_record(course, "ben", "01_tiny")
+    found = recording.load_record(course, "ben", "01_tiny")
     assert found.cells == kept.cells and scores(course, "01_tiny")["ben"][0] == found.points == 2
 
 
 def test_a_failing_grader_is_no_students_fault(course, graded, monkeypatch):
     """An error of ours on one submission is noted there, and the others are graded."""
     hand_in(course, "fay", "01_tiny", solved("def f(x):\n    return x + 1  # fay"))
-    kept = batch.read_submission
+    kept = judging.read_submission
 
     def fails(path):
         if "fay" in str(path):
             raise OSError("disk full")
         return kept(path)
 
-    monkeypatch.setattr(batch, "read_submission", fails)
+    monkeypatch.setattr(judging, "read_submission", fails)
     found = {j.student: j for j in batch.grade(course, "01_tiny", SETTINGS)}
     shutil.rmtree(course.root / "submitted" / "fay")
     assert "disk full" in found["fay"].stopped and not found["fay"].cells
@@ -191,7 +194,7 @@ def test_track_cells_get_the_trusted_scores(course, monkeypatch):
                              reasons=["model.safetensors is a pickle"]),
     }  # fmt: skip
     results["gil"].scores["quality"] = 0.5
-    monkeypatch.setattr(batch.scorer, "score", lambda track, folder, *a, **k: results[folder.parent.name])
+    monkeypatch.setattr(judging.scorer, "score", lambda track, folder, *a, **k: results[folder.parent.name])
     for student in results:
         forged = nbformat.from_dict(json.loads(nbformat.writes(TRACK)))
         forged.cells[1].outputs = [
@@ -207,9 +210,9 @@ def test_track_cells_get_the_trusted_scores(course, monkeypatch):
 
 
 def test_what_cannot_be_graded_is_said(course):
-    with pytest.raises(batch.GradingError, match="is missing"):
+    with pytest.raises(judging.GradingError, match="is missing"):
         batch.grade(course, "99_nothing", SETTINGS)
-    with pytest.raises(batch.GradingError, match="tito collect"):
+    with pytest.raises(judging.GradingError, match="tito collect"):
         batch.grade(course, "01_tiny", SETTINGS, students=["nobody"])
 
 
@@ -217,9 +220,9 @@ def test_a_course_says_what_its_tracks_are_scored_on(tmp_path, monkeypatch, caps
     monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path))  # no CIFAR-10 there
     settings = tmp_path / "nbgrader_config.py"
     settings.write_text("c = get_config()\n")
-    assert instructor._dataset(tmp_path, "vision") == "digits"
+    assert instructor._dataset(tmp_path, ["vision"]) == "digits"
     settings.write_text("c = get_config()\nc.Judged.dataset = 'cifar10'\n")
-    assert instructor._dataset(tmp_path, "vision") == "cifar10"
+    assert instructor._dataset(tmp_path, ["vision"]) == "cifar10"
     settings.write_text("import nothing_of_the_kind\n")
     with pytest.raises(instructor.TitoError, match="nbgrader_config.py cannot be read .*nothing_of_the_kind"):
-        instructor._dataset(tmp_path, "vision")
+        instructor._dataset(tmp_path, ["vision"])

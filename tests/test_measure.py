@@ -179,3 +179,22 @@ def test_bootstrap_interval_holds_the_median():
     samples = list(np.random.default_rng(0).normal(100, 5, 40))
     low, high = measure.bootstrap_median(samples, np.random.default_rng(1))
     assert low < np.median(samples) < high and high - low < 10
+
+
+@pytest.mark.parametrize("times, caught", [(2, False), (20, True)])
+def test_a_second_network_for_the_timed_run_is_caught(times, caught):
+    """Regression: with the answers of the accuracy run kept beside, 60% of the accuracy was enough."""
+    clock, asked = Clock(), [0]
+    slow, fast = honest(clock, 0.01), honest(clock, 0.01 / times)
+
+    def cheat(images):
+        asked[0] += len(images)
+        return (slow if asked[0] <= len(DATA) else fast)(images)
+
+    known = measure.accuracy(cheat, DATA.images, DATA.labels, np.random.default_rng(1), 10, clock)
+    assert known.rate == pytest.approx(100)
+    found = measure.throughput(
+        cheat, DATA.images, DATA.labels, known, np.random.default_rng(2), 10, clock=clock
+    )
+    assert len(found.faults) == caught
+    assert all("faster in the timed run" in fault for fault in found.faults)

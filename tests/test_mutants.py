@@ -21,7 +21,7 @@ def auto(lesson: str, what: Mutant | str, **ways: bool) -> tuple[float, float, s
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_reference_gets_all_points(lesson: str) -> None:
-    """In a kernel, and in the quick way that the mutants are judged in."""
+    """As a submission is judged, and in the quick way that the mutants are judged in."""
     points, most, lost = auto(lesson, "reference")
     assert most > 0 and points == most, lost
     assert auto(lesson, "reference", quick=True) == (points, most, "")
@@ -37,6 +37,14 @@ def test_release_gets_none(lesson: str) -> None:
 def test_enough_mutants(lesson: str) -> None:
     names = [mutant.name for mutant in mutants(lesson)]
     assert len(set(names)) == len(names) >= 8, f"{lesson}: {len(set(names))} mutants, expected at least 8"
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_verdict_from_outside_equals_that_of_the_same_process(lesson: str) -> None:
+    """One wrong solution a lesson, cell by cell; `python -m tests.mutants.agreement` compares them all."""
+    mutant = mutants(lesson)[len(lesson) % len(mutants(lesson))]
+    outside, quick = grade(lesson, mutant), grade(lesson, mutant, quick=True)
+    assert [(r.grade_id, r.points) for r in outside] == [(r.grade_id, r.points) for r in quick]
 
 
 @pytest.mark.parametrize("lesson,mutant", ALL)

@@ -274,6 +274,26 @@ def test_packages_are_hidden(level):
     assert (done.returncode, done.stdout) == (0, b""), done
 
 
+def test_packages_are_hidden_behind_a_linked_environment(level, tmp_path):
+    """A .venv that is a link showed, in bubblewrap, what the real one hid."""
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    link = tmp_path / "venv"
+    link.symlink_to(sys.prefix)
+    inner = (
+        "import numpy\ntry:\n    import radon\n    print('radon')\nexcept (ImportError, OSError):\n    pass"
+    )
+    code = textwrap.dedent(f"""
+    import sys
+    sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+    from autograder import sandbox
+    done = sandbox.run([sys.executable, "-I", "-c", {inner!r}], level={level!r}, packages=("numpy",))
+    print(done.returncode, done.stdout, done.stderr[-300:])
+    """)
+    done = subprocess.run([link / "bin" / "python", "-c", code], capture_output=True, text=True, cwd="/")
+    assert done.stdout == "0 b'' b''\n", done.stdout + done.stderr
+
+
 def test_no_rights_over_kernel_or_grader(level):
     if level == "rlimits":
         pytest.skip("level rlimits does not promise this")

@@ -23,7 +23,7 @@ from tito.notebook import TitoError
 from tito.olympics import Json, TrackOption
 
 if TYPE_CHECKING:
-    from autograder.batch import Course
+    from autograder.judging import Course
 
 CourseOption = Annotated[
     Path | None, typer.Option("--course", help="The course folder; default: the one here.")
@@ -224,7 +224,7 @@ def _rule(track: str) -> rules.Track:
 
 def _course(root: Path | None) -> Course | None:
     """The course in the given folder, or the one around this folder; None where there is none."""
-    from autograder.batch import Course
+    from autograder.judging import Course
     from tito import course
 
     if root is not None:
@@ -237,7 +237,7 @@ def _course(root: Path | None) -> Course | None:
 
 def _course_dataset(place: Course | None) -> str:
     """The data set that the course's nbgrader_config.py names, or what is on this machine."""
-    from autograder.batch import nbgrader_config
+    from autograder.recording import nbgrader_config
     from tito.course import plain_errors
 
     if place is None:

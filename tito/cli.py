@@ -20,6 +20,7 @@ from tito import (
     course,
     data,
     demo,
+    fences,
     lab,
     module,
     olympics,

@@ -1,4 +1,4 @@
-"""The instructor's commands: release, collect, grade, feedback, export, leaderboard.
+"""The instructor's commands: release, collect, grade, explain, feedback, export, leaderboard.
 
 Each works on one nbgrader course, the nearest folder upwards with an nbgrader_config.py, and calls nbgrader's
 own machinery where it has one. Grading itself is `autograder.batch`.
@@ -50,7 +50,7 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
     """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
     root = find(course)
     nbgrader(root, "collect", assignment, "--update")
-    from autograder.batch import Course
+    from autograder.judging import Course
 
     students = Course.at(root).students(assignment)
     _say(
@@ -62,39 +62,147 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
 
 @app.command()
 def grade(
-    assignment: Assignment,
+    assignments: Annotated[list[str] | None, typer.Argument(help="Such as 05_autograd vision.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every assignment that was collected.")] = False,
     course: CourseOption = None,
-    student: Annotated[list[str] | None, typer.Option(help="Only this student; may be repeated.")] = None,
+    students: Annotated[
+        list[str] | None, typer.Option(help="Only these; may be repeated, or names with commas.")
+    ] = None,
     level: Annotated[
         str | None,
         typer.Option(help=f"Sandbox level: {', '.join(sandbox.LEVELS)}; default: the best one here."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="For tracks: cifar10 or digits.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Notebooks executed at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Submissions judged at the same time.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A running Dask cluster, such as tcp://10.0.0.5:8786.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Judge again what has not changed.")] = False,
-    as_json: Json = False,
+    replay: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="STUDENT ASSIGNMENT", help="Judge one grade again, and say what differs."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for every step.")] = False,
 ) -> None:
-    """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them."""
-    from autograder import batch
+    """Grade collected submissions in the sandbox, into nbgrader's gradebook; formgrader shows them.
+
+    What has its grade already is left alone; a run that was ended, however, goes on with the same command.
+    """
+    from autograder import batch, judging
 
     root = find(course)
+    place = judging.Course.at(root)
+    if replay:
+        _replay(place, *replay, level or sandbox.best_level(), dataset, as_json)
+        return
+    names = place.collected() if everything else list(assignments or ())
+    if not names:
+        raise TitoError("nothing to grade: name assignments, such as `tito grade 05_autograd`, or use --all")
     chosen = sandbox.require(level) if level else sandbox.best_level()
     warn_level(chosen)
-    settings = batch.Settings(chosen, dataset or _dataset(root, assignment), jobs=jobs)
-
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
-    with plain_errors():
+    settings = judging.Settings(chosen, dataset or _dataset(root, names))
+    only = None if not students else [name for word in students for name in word.split(",") if name]
+    with plain_errors(), _progress(as_json) as progress:
         judgements = batch.grade(
-            batch.Course.at(root), assignment, settings, students=student, force=force, progress=progress
-        )
+            place, names, settings, students=only, force=force, workers=workers, scheduler=scheduler,
+            progress=progress,
+        )  # fmt: skip
+    failed = [judgement for judgement in judgements if not judgement.key]
     if as_json:
-        typer.echo(json.dumps([_plain(judgement) for judgement in judgements]))
+        typer.echo(json.dumps({"event": "done", "level": chosen, "failed": len(failed),
+                               "grades": [_plain(judgement) for judgement in judgements]}))  # fmt: skip
+    else:
+        for line in report(judgements):
+            typer.echo(line)
+        typer.echo(f"sandbox level: {chosen}")
+    if failed:
+        raise TitoError(
+            f"{len(failed)} of {len(judgements)} submissions were not graded, first {failed[0].student}'s "
+            f"{failed[0].assignment}: {failed[0].stopped} Run the same command again for them."
+        )
+
+
+def _replay(
+    place: Any, student: str, assignment: str, level: str, dataset: str | None, as_json: bool
+) -> None:
+    from autograder import judging
+
+    settings = judging.Settings(sandbox.require(level), dataset or _dataset(place.root, [assignment]))
+    with plain_errors():
+        again, differences = judging.replay(place, student, assignment, settings)
+    if as_json:
+        typer.echo(json.dumps({**_plain(again), "differences": differences}))
+    else:
+        typer.echo(f"{assignment} of {student}, again: {again.points:g} of {again.max_points:g}")
+        for line in differences or ["the same points in every cell, from the same submission and grader"]:
+            typer.echo(f"    {line}")
+    if differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    student: Annotated[str, typer.Argument(help="The student's name in submitted/.")],
+    assignment: Assignment,
+    course: CourseOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say where one grade comes from: each cell, what was expected, the sandbox, the hashes, the penalty."""
+    from nbgrader.api import Gradebook, MissingEntry
+
+    from autograder import judging, recording
+
+    root = find(course)
+    place = judging.Course.at(root)
+    record = recording.load_record(place, student, assignment)
+    if record is None:
+        raise TitoError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
+    late: dict[str, Any] = {}
+    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        try:
+            found = gradebook.find_submission(assignment, student)
+            penalty = sum(book.late_submission_penalty or 0.0 for book in found.notebooks)
+            late = {"score": found.score, "seconds_late": found.total_seconds_late, "penalty": penalty}
+        except MissingEntry:
+            late = {}
+    if as_json:
+        cells = [vars(cell) for cell in record.cells]
+        typer.echo(json.dumps({**_plain(record), "cells": cells, "hashes": record.hashes, "gradebook": late}))
         return
-    for line in report(judgements):
-        typer.echo(line)
-    typer.echo(f"sandbox level: {chosen}")
+    typer.echo(f"{assignment} of {student}: {record.points:g} of {record.max_points:g}, judged {record.date}")
+    for cell in record.cells:
+        points = "by hand" if cell.points is None else f"{cell.points:g} of {cell.max_points:g}"
+        typer.echo(f"    {cell.grade_id:<28} {points:<12} {cell.reason}".rstrip())
+    for note in [*record.notes, *([record.stopped] if record.stopped else [])]:
+        typer.echo(f"    {note}")
+    typer.echo(f"sandbox level {record.level}, handed in {record.submitted or 'at a time that is not known'}")
+    if late:
+        typer.echo(f"in the gradebook: {late['score']:g} points, {late['penalty']:g} taken off for lateness")
+    hashes = ", ".join(f"{name} {value[:12]}" for name, value in record.hashes.items())
+    typer.echo(f"from {hashes or 'a record of an older version, which kept no hashes'}")
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Any]:
+    """What shows the steps of a batch: lines of JSON, or a bar on stderr with the time left."""
+    if as_json:
+        yield lambda event: typer.echo(json.dumps(event))
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="submission", dynamic_ncols=True, file=sys.stderr, smoothing=0.1) as bar:
+
+        def show(event: dict[str, Any]) -> None:
+            bar.total = event["total"]
+            if event["event"] == "recorded":
+                return
+            bar.set_description(event["assignment"], refresh=False)
+            bar.set_postfix_str(
+                f"{event['student']} {event['points']:g} of {event['max_points']:g}", refresh=False
+            )
+            bar.update(event["done"] - bar.n)
+
+        yield show
 
 
 @app.command()
@@ -127,14 +235,14 @@ def export(
     """Write the graded results as results.json, checked against its schema, and results.csv."""
     from nbgrader.api import Gradebook
 
-    from autograder import batch
     from autograder import export as results
+    from autograder import judging, recording
 
     root = find(course)
     if names not in ("pseudonym", "id"):
         raise TitoError(f"--names {names}: expected pseudonym or id")
-    place = batch.Course.at(root)
-    with plain_errors(), Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    place = judging.Course.at(root)
+    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         found = results.collect(place, gradebook, names=names)
         written, table = results.write(found, to or root / "results.json")
     entries = len(found["entries"])
@@ -164,7 +272,7 @@ def leaderboard(
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Known errors of grading as TitoError, which the command line prints as one line."""
-    from autograder.batch import GradingError
+    from autograder.judging import GradingError
 
     try:
         yield
@@ -229,7 +337,11 @@ def warn_level(level: str) -> None:
 def report(judgements: Iterable[Any]) -> list[str]:
     """A table: student, points, and a line for every graded cell that lost some."""
     lines = []
+    assignment = None
     for judgement in judgements:
+        if judgement.assignment != assignment:
+            assignment = judgement.assignment
+            lines.append(assignment)
         lines.append(f"{judgement.student:<16} {judgement.points:6.1f} of {judgement.max_points:g}")
         lines += [f"    {note}" for note in judgement.notes]
         lines += [f"    {lost}" for lost in grouped(judgement)]
@@ -256,7 +368,8 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
 
-    from autograder.batch import Course, nbgrader_config, quiet_log
+    from autograder.judging import Course
+    from autograder.recording import nbgrader_config, quiet_log
 
     with plain_errors():
         config = nbgrader_config(Course.at(root))
@@ -269,17 +382,19 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
         raise TitoError(f"nbgrader {converter.__name__}: {trace.strip().splitlines()[-1]}") from error
 
 
-def _dataset(root: Path, assignment: str) -> str:
-    """What a track is scored on: as the course's nbgrader_config.py says, else what is on this machine."""
+def _dataset(root: Path, assignments: Sequence[str]) -> str:
+    """What tracks are scored on: as the course's nbgrader_config.py says, else what is on this machine."""
     from autograder import datasets
-    from autograder.batch import Course, nbgrader_config
+    from autograder.judging import Course
+    from autograder.recording import nbgrader_config
 
-    if assignment not in rules.TRACKS:
+    tracks = [name for name in assignments if name in rules.TRACKS]
+    if not tracks:
         return datasets.usual()
     with plain_errors():
         config = nbgrader_config(Course.at(root))
     chosen = str(config.Judged.get("dataset", "") or datasets.usual())
-    if rules.track(assignment).dataset(chosen) == "digits":
+    if any(rules.track(name).dataset(chosen) == "digits" for name in tracks):
         typer.echo("The track is scored on digits, the offline stand-in for CIFAR-10.", err=True)
     return chosen
 

@@ -22,7 +22,7 @@ import numpy as np
 import typer
 from nbformat import NotebookNode
 
-from autograder import batch, datasets, leaderboard, sandbox, tokenizer
+from autograder import batch, datasets, judging, leaderboard, recording, sandbox, tokenizer
 from autograder.rebuild import grade_id
 from tito import course as instructor
 from tito import olympics
@@ -94,9 +94,9 @@ def demo(
     (root / "pseudonyms.csv").write_text(
         "student,pseudonym\n" + "".join(f"{student.name},{student.board}\n" for student in CLASS)
     )
-    place = batch.Course(root, REPOSITORY / "tinytorch")
+    place = judging.Course(root, REPOSITORY / "tinytorch")
     _enrol(place)
-    settings = batch.Settings(chosen, "digits", cell_s=30)
+    settings = judging.Settings(chosen, "digits", cell_s=30)
     early = [student.name for student in CLASS if student.name != LATE]
     for assignment in graded:
         _step(f"collect and grade {assignment}", begin)
@@ -129,13 +129,13 @@ def demo(
     typer.echo(f"{seconds:.0f} s")
 
 
-def publish(place: batch.Course) -> tuple[Path, Path]:
+def publish(place: judging.Course) -> tuple[Path, Path]:
     """Export the course's results and make its leaderboard page."""
     from nbgrader.api import Gradebook
 
     from autograder import export
 
-    with Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         results, _ = export.write(export.collect(place, gradebook), place.root / "results.json")
         export.write(export.collect(place, gradebook, names="id"), place.root / "grades.json")
     return results, leaderboard.render(results, place.root / "leaderboard.html")
@@ -158,11 +158,11 @@ def newcomer(before: dict[tuple[str, str], float], after: dict[tuple[str, str], 
     return ["", *(part for line in lines for part in textwrap.wrap(line, 108, subsequent_indent="  "))]
 
 
-def _enrol(place: batch.Course) -> None:
+def _enrol(place: judging.Course) -> None:
     """The class into the gradebook, so that formgrader shows names."""
     from nbgrader.api import Gradebook
 
-    with Gradebook(batch.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         for student in CLASS:
             gradebook.update_or_create_student(student.name, first_name=student.board, last_name="Demo")
 

@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from autograder.execute import cell_results, kind_of, package_below, run_notebook
+from autograder.rebuild import rebuild
 from tito.exporter import cell_label, write_text
 from tito.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
 
@@ -46,6 +48,8 @@ def execute(
     faults = _run(lesson, nb, out)
     if not faults:
         faults = _output_faults(lesson, nb)
+    if not faults and lesson.number:
+        faults = _outside_faults(lesson, nb, out)
     _clean(nb)
     text = nbformat.writes(nb) + "\n"
     if cache is not None and kept is not None and not faults:
@@ -141,6 +145,20 @@ def _output_faults(lesson: Lesson, nb: NotebookNode) -> list[str]:
     return faults
 
 
+def _outside_faults(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
+    """Graded cells that cannot be judged outside the student's process: the reference loses points there."""
+    with tempfile.TemporaryDirectory(prefix="tito-judge-") as folder:
+        package = package_below(out / "tinytorch", lesson.name, [], Path(folder))
+        judged = run_notebook(rebuild(nb, nb), tinytorch_dir=package, level="rlimits")  # our own solutions
+    judged.cells = [cell for cell in judged.cells if kind_of(cell) == "grade"]
+    return [
+        f"{lesson.file}, {result.grade_id}: earns {result.points:g} of {result.max_points:g} where it is "
+        f"judged, outside the student's process: {result.reason}"
+        for result in cell_results(judged)
+        if result.points is None or result.points < result.max_points
+    ]
+
+
 def _clean(nb: NotebookNode) -> None:
     """Drop every output but those nbval compares, and every trace of the run."""
     number = 0
@@ -169,6 +187,9 @@ def _key(nb: NotebookNode, package: Sequence[str], root: Path) -> str:
     """What the outputs may depend on: the cells, the package so far, the machinery, the versions."""
     parts = [nbformat.writes(nb), platform.python_version(), version("numpy"), version("ipykernel")]
     machinery = [Path(__file__).with_name(name) for name in ("execution.py", "notebook.py", "package.py")]
+    parts += [
+        file.read_text(encoding="utf-8") for file in sorted((_TITO / "autograder").glob("verdict/*.py"))
+    ]
     parts += [*package, *(file.read_text(encoding="utf-8") for file in machinery)]
     if "autograder" in parts[0]:
         parts += [file.read_text(encoding="utf-8") for file in sorted((root / "autograder").glob("*.py"))]

@@ -70,8 +70,8 @@ def grade(
 ) -> list[CellResult]:
     """Judge the lesson's "reference", its untouched "release", or a mutant, as a submission is judged.
 
-    In a real kernel, at sandbox level rlimits, since these solutions are ours; or, `quick`, in a fork, where
-    `until_a_loss` ends at the first graded cell that fails.
+    Outside of the process of the solution, at sandbox level rlimits, since these are ours; or, `quick`, in
+    one fork, where `until_a_loss` ends at the first graded cell that fails.
     """
     source = _read(lesson)
     if what == "release":

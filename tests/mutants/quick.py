@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from traitlets.config import Config
 
-from autograder.execute import _judge
+from autograder.execute import score_of_check
 
 matplotlib.use("Agg")
 
@@ -56,7 +56,7 @@ def run_quickly(
             data = {"text/plain": record["result"]}
             cell.outputs = [nbformat.v4.new_output("execute_result", data=data, execution_count=1)]
         if utils.is_grade(cell):
-            _judge(cell)
+            score_of_check(cell)
     return nb
 
 
