@@ -9,13 +9,16 @@ landlock    the kernel lets it open only the system's and the named files; socke
             (Unix ones), or all of them where the caller asks for loopback, as a notebook kernel must
 rlimits     memory, processes, time and file size are limited; files of the same user stay readable
 
-At every level a supervisor of ours watches the whole tree: wall clock, memory, processes, threads.
+At every level a supervisor of ours watches the whole tree: wall clock, CPU time, memory, processes, threads,
+bytes written to disk. Where the machine lets us make a cgroup, the kernel holds memory and tasks as well.
+`autograder.selftest` tries each of these claims on the machine at hand.
 """
 
 import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import socket
@@ -25,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -59,17 +62,20 @@ class SandboxUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program and all it starts may use together; file_bytes holds for each file alone."""
+    """What a program and all it starts may use together; file_bytes holds for each file alone.
+
+    Memory is what its processes hold; in a cgroup (Report.memory_by) its files in /tmp count too.
+    """
 
     wall_s: float = 60.0
     memory_bytes: int = 2048 * _MIB
     processes: int = 32
     threads: int = 512
     file_bytes: int = 256 * _MIB
-    cpu_s: int | None = None
+    cpu_s: float | None = None
     output_bytes: int = 16 * _MIB  # run() only: more on stdout or stderr ends the program
     tmp_bytes: int = 512 * _MIB  # private /tmp and /dev/shm, bubblewrap only: they are memory
-    disk_bytes: int = 512 * _MIB  # in the folders that it may write; looked at twice a second
+    disk_bytes: int = 1024 * _MIB  # added to the named writable folders and, elsewhere, the private TMPDIR
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Report:
     peak_memory: int  # bytes, the whole tree
     seconds: float
     level: str
+    memory_by: str = field(default="watched sum", kw_only=True)  # or "cgroup": what held the memory limit
 
 
 @dataclass(frozen=True)
@@ -114,12 +121,27 @@ def require(level: str) -> str:
     if level not in LEVELS:
         raise ValueError(f"unknown sandbox level {level!r}: expected one of {', '.join(LEVELS)}")
     if level not in available():
+        why = why_not(level)
         help = {
             "bubblewrap": "install bubblewrap and allow user namespaces, or ask for a weaker level by name",
             "landlock": "it needs Linux 5.13 with Landlock enabled; ask for another level by name",
         }
-        raise SandboxUnavailable(f"sandbox level {level} does not work on this machine: {help[level]}")
+        raise SandboxUnavailable(
+            f"sandbox level {level} does not work on this machine{why and f' ({why})'}: {help[level]}"
+        )
     return level
+
+
+def why_not(level: str) -> str:
+    """What this machine lacks for a level, in one line; empty if the level works here."""
+    if level == "bubblewrap":
+        return _bwrap_trial()[1]
+    if level == "landlock":
+        if confine.landlock_abi() < 1:
+            return "this kernel has no Landlock"
+        if not confine.can_refuse_network():
+            return "no socket filter for this processor"
+    return ""
 
 
 class Process:
@@ -210,7 +232,10 @@ class Process:
         if last is None:
             self._report = Report(SUPERVISOR_KILLED, None, 0, seconds, self.level)
         else:
-            self._report = Report(last["reason"], last["status"], last["peak"], last["seconds"], self.level)
+            self._report = Report(
+                last["reason"], last["status"], last["peak"], last["seconds"], self.level,
+                memory_by=last["memory_by"],
+            )  # fmt: skip
         self._control.close()
         self._popen.wait()
 
@@ -262,9 +287,9 @@ def start(
         },
         "limits": asdict(limits),
         "rlimits": _rlimits(limits, level),
-        "watched": [*write, *([scratch] if scratch else [])],
         "bwrap": [],
         "files": _FILES,
+        "watched": [*write, *([scratch] if scratch else [])],
         "landlock": None,
         "refuse_network": level != "bubblewrap" and not loopback and confine.can_refuse_network(),
     }
@@ -335,8 +360,9 @@ def run(
             reason = f"output limit: more than {limits.output_bytes / 1e6:g} MB written"
         out, err = (bytes(reader.data) for reader in readers)
         return Completed(
-            reason, report.returncode, report.peak_memory, report.seconds, report.level, out, err
-        )
+            reason, report.returncode, report.peak_memory, report.seconds, report.level, out, err,
+            memory_by=report.memory_by,
+        )  # fmt: skip
 
 
 class _Reader(threading.Thread):
@@ -373,7 +399,7 @@ def _rlimits(limits: Limits, level: str) -> dict[str, int]:
         "RLIMIT_DATA": limits.memory_bytes + 512 * _MIB,
     }
     if limits.cpu_s is not None:
-        caps["RLIMIT_CPU"] = limits.cpu_s
+        caps["RLIMIT_CPU"] = math.ceil(limits.cpu_s) + 1  # a backstop: the supervisor adds up the tree's
     if level != "bubblewrap" and os.getuid() != 0:  # counts every task of this user, ours too
         caps["RLIMIT_NPROC"] = _tasks_of(os.getuid()) + limits.processes + limits.threads
     return caps
@@ -455,24 +481,34 @@ def _is_shown(path: str, folders: Iterable[str]) -> bool:
     return any(path.startswith(folder + "/") for folder in (*_SYSTEM, *folders))
 
 
-@functools.cache
 def _bwrap_options() -> tuple[str, ...]:
     """bubblewrap and the options that work here; empty where it does not work at all."""
+    return _bwrap_trial()[0]
+
+
+@functools.cache
+def _bwrap_trial() -> tuple[tuple[str, ...], str]:
+    """bubblewrap and the options that work here, or nothing and why."""
     bwrap = shutil.which("bwrap")
     if not bwrap:
-        return ()
+        return (), "there is no program bwrap"
     basic = (
         bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000", "--hostname", "olympics",
         "--die-with-parent", "--new-session", "--cap-drop", "ALL",
     )  # fmt: skip
+    why = ""
     for options in ((*basic, "--disable-userns"), basic):
         trial = [*options, *_bwrap_tree(16 * _MIB), "--", "/usr/bin/env", "true"]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        try:
             done = subprocess.run(trial, capture_output=True, timeout=20, env={"PATH": "/usr/bin:/bin"})
-            if done.returncode == 0:
-                return options
-    return ()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = " ".join(str(error).split())
+            continue
+        if done.returncode == 0:
+            return options, ""
+        why = " ".join(done.stderr.decode(errors="replace").split()) or f"exit {done.returncode}"
+    return (), why
 
 
 def _bwrap_tree(tmp_bytes: int) -> list[str]:
@@ -500,9 +536,7 @@ def _bwrap_command(readable: list[str], writable: list[str], hidden: list[str], 
     command = [*_bwrap_options(), *_bwrap_tree(limits.tmp_bytes)]
     for path in sorted(mounts, key=lambda path: path.count("/")):  # a folder before what lies in it
         command += mounts[path]
-    for (
-        path
-    ) in links:  # as links: bound under its own name, a folder would show what is hidden in the real one
+    for path in links:  # as links: bound under its own name, a folder would show what the real one hides
         if path not in mounts:
             command += ["--symlink", os.path.realpath(path), path]
     return command  # the supervisor adds _FILES, then makes the root read-only

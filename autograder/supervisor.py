@@ -19,13 +19,12 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from autograder import confine
+from autograder import cgroup, confine
+from autograder.disk import DiskWatch
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_CLOCK = os.sysconf("SC_CLK_TCK")
 _TICK = 0.05  # seconds between looks at the tree
-_DISK_TICK = 0.5  # and at what it has written
-_MOST_FILES = 100_000
+_CLOCK = os.sysconf("SC_CLK_TCK")
 
 
 def main(control_fd: int) -> None:
@@ -40,13 +39,25 @@ def main(control_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # Ctrl-C is the grader's to handle
         signal.signal(number, signal.SIG_IGN)
     failure_read, failure_write = os.pipe2(os.O_CLOEXEC)
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
+    limits = orders["limits"]
+    disk = DiskWatch(orders["watched"], limits["disk_bytes"], _tree)
     pid = os.fork()
     if pid == 0:
+        os.close(go_write)
+        os.read(go_read, 1)  # ends when we let go of the other side: it is in its cgroup then
         _become_the_program(orders, failure_write)
     os.close(failure_write)
     _let_go_of_stdio()
+    tasks = limits["processes"] + limits["threads"] + _own_processes(orders)
+    group = cgroup.hold(pid, limits["memory_bytes"], tasks)
+    os.close(go_write)
     failure = os.read(failure_read, 4096).decode()  # empty once the program has been executed
-    report = _watch(pid, orders, control, wake_read)
+    try:
+        report = _watch(pid, orders, control, wake_read, group, disk)
+    finally:
+        if group:
+            group.remove()
     if failure:
         report["reason"] = f"the sandbox could not start: {failure}"
     with contextlib.suppress(OSError):  # the grader may be gone
@@ -94,24 +105,36 @@ def _let_go_of_stdio() -> None:
     os.close(null)
 
 
-def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) -> dict[str, Any]:
+def _own_processes(orders: dict[str, Any]) -> int:
+    return 2 if orders["bwrap"] else 0  # bubblewrap's two processes are not the program's
+
+
+def _watch(
+    pid: int,
+    orders: dict[str, Any],
+    control: socket.socket,
+    wake: int,
+    group: cgroup.Group | None,
+    disk: DiskWatch,
+) -> dict[str, Any]:
     start = time.monotonic()
     limits = orders["limits"]
-    own = 2 if orders["bwrap"] else 0  # bubblewrap's two processes are not the program's
-    reason, status, peak, control_fd = "", None, 0, control.fileno()
-    look, disk = start + _DISK_TICK, 0
+    own = _own_processes(orders)
+    reason, status, peak, cpu, control_fd = "", None, 0, 0.0, control.fileno()
     while status is None and not reason:
         ready, _, _ = select.select([control_fd, wake], [], [], _TICK)
         if wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
             status = _reap(pid)
-        processes, threads, memory, cpu = _measure()
-        if time.monotonic() > look:
-            look, disk = time.monotonic() + _DISK_TICK, _written(orders["watched"])
+        processes, threads, memory, ran = _measure()
         if memory > limits["memory_bytes"]:
             memory = min(memory, _exact_memory())
         peak = max(peak, memory)
+        if (
+            limits["cpu_s"] is not None
+        ):  # never less: a parent that ignores its children takes their time along
+            cpu = max(cpu, group.cpu_seconds() if group else ran)
         elapsed = time.monotonic() - start
         if status is not None:
             break
@@ -121,14 +144,16 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
             reason = (
                 f"memory limit: {memory / 1e6:.0f} MB in use, {limits['memory_bytes'] / 1e6:.0f} MB allowed"
             )
+        elif group and group.out_of_memory():
+            break
         elif limits["cpu_s"] is not None and cpu > limits["cpu_s"]:
-            reason = f"CPU limit: {cpu:.0f} s of processor time used, {limits['cpu_s']:g} s allowed"
-        elif disk > limits["disk_bytes"]:
-            reason = f"disk limit: {disk / 1e6:.0f} MB written, {limits['disk_bytes'] / 1e6:.0f} MB allowed"
+            reason = f"cpu limit: {cpu:.1f} s of processor time used, {limits['cpu_s']:g} s allowed"
         elif processes - own > limits["processes"]:
             reason = f"process limit: {processes - own} processes, {limits['processes']} allowed"
         elif threads - own > limits["threads"]:
             reason = f"thread limit: {threads - own} threads, {limits['threads']} allowed"
+        elif full := disk.reason():
+            reason = full
         elif control_fd in ready:  # after the limits: whoever asks learns of a broken one first
             order = control.recv(64)
             if b"m" in order:
@@ -139,10 +164,21 @@ def _watch(pid: int, orders: dict[str, Any], control: socket.socket, wake: int) 
             elif not order:
                 reason = "the grader went away"
     seconds = time.monotonic() - start
+    if group and not reason and group.out_of_memory():
+        peak = max(peak, min(group.peak_memory(), limits["memory_bytes"]))
+        reason = f"memory limit: the kernel ended it at {limits['memory_bytes'] / 1e6:.0f} MB, all it may use"
+    if group:
+        group.kill()
     leftover = _kill_tree(pid, status)
     if status is None:
         status = leftover
-    return {"reason": reason, "status": status, "peak": peak, "seconds": seconds}
+    return {
+        "reason": reason,
+        "status": status,
+        "peak": peak,
+        "seconds": seconds,
+        "memory_by": "cgroup" if group else "watched sum",
+    }
 
 
 def _reap(pid: int) -> int | None:
@@ -177,15 +213,18 @@ def _kill_tree(pid: int, status: int | None) -> int | None:
     return found if found is not None else status
 
 
-def _stat(pid: int | str) -> tuple[str, int, int, int, float] | None:
-    """State, parent, threads, resident bytes, CPU seconds of a process and its ended children; None: gone."""
+def _stat(pid: int | str) -> tuple[str, int, int, int, int] | None:
+    """State, parent, threads, resident bytes and clock ticks of a process (its ended children's ticks too).
+
+    None when it is gone.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    cpu = sum(map(int, fields[11:15])) / _CLOCK
-    return fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[21]) * _PAGE, cpu
+    ticks = sum(map(int, fields[11:15]))
+    return fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[21]) * _PAGE, ticks
 
 
 def _descendants_by_scan() -> list[int]:
@@ -232,32 +271,16 @@ def _tree() -> list[int]:
 
 
 def _measure() -> tuple[int, int, int, float]:
-    """Processes, threads, resident bytes (shared pages once a process) and CPU seconds of the tree."""
-    processes = threads = memory = 0
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # orphans that we have collected
-    cpu = ended.ru_utime + ended.ru_stime
+    """Processes, threads, resident bytes (pages shared by forks counted once a process) and CPU seconds."""
+    processes = threads = memory = ticks = 0
     for process in _tree():
         found = _stat(process)
+        if found:
+            ticks += found[4]
         if found and found[0] not in "ZX":
             processes, threads, memory = processes + 1, threads + found[2], memory + found[3]
-            cpu += found[4]
-    return processes, threads, memory, cpu
-
-
-def _written(folders: list[str]) -> int:
-    """Bytes on disk of what lies in the folders that the program may write; links are not followed."""
-    total, waiting, seen = 0, list(folders), 0
-    while waiting and seen < _MOST_FILES:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    seen += 1
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-        except OSError:  # the program removes and hides files while we look
-            continue
-    return total
+    ended = os.times()  # those that we collected ourselves
+    return processes, threads, memory, ticks / _CLOCK + ended.children_user + ended.children_system
 
 
 def _exact_memory() -> int:

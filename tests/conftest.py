@@ -1,6 +1,10 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,3 +23,20 @@ def level(request: pytest.FixtureRequest) -> str:
     if request.param not in sandbox.available():
         pytest.skip(f"no {request.param} on this machine")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def ordinary_user() -> list[str]:
+    """The start of a command line: a Python that can import autograder, run as a user without rights."""
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0 or not setpriv:
+        pytest.skip("this run is an ordinary user's already, or cannot become one")
+    drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME=/tmp"]
+    root = str(Path(__file__).parent.parent)
+    probe = f"import sys; sys.path.insert(0, {root!r}); assert sys.version_info >= (3, 11)"
+    probe += "; import autograder.sandbox"
+    for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        command = [*drop, python, "-B"]
+        if subprocess.run([*command, "-c", probe], capture_output=True).returncode == 0:
+            return command
+    pytest.skip("no Python that another user could start")

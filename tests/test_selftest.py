@@ -1,81 +1,176 @@
-"""The sandbox's self-test: it passes where the promises are kept, and says so where one is broken."""
+"""The sandbox's self-test: every claim of every level holds here, and a sandbox with a hole is found out."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from autograder import sandbox, selftest
+from tito import cli
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("selftest")  # the whole table is made once
 
 
-def test_every_promise_is_kept(level):
-    found = {finding.probe: finding for finding in selftest.run((level,))}
-    assert found.keys() == {probe.name for probe in selftest.PROBES}
-    broken = [finding for finding in found.values() if finding.outcome == selftest.BROKEN]
-    assert not broken, broken
-    assert level == "rlimits" or found["network"].outcome == selftest.HOLDS
+@pytest.fixture(scope="module")
+def table():
+    return selftest.run()
 
 
-def test_a_weakened_sandbox_is_found_out(monkeypatch):
-    """bubblewrap without a network of its own, and with the host's files."""
+def only(*names):
+    probes = [probe for probe in selftest.PROBES if probe.name in names]
+    assert len(probes) == len(names)
+    return probes
+
+
+def results(table):
+    return {finding.probe: finding.result for finding in table.findings}
+
+
+def test_every_claim_of_every_level_holds(table):
+    assert not table.broken()
+    assert len(table.findings) == len(selftest.PROBES) * len(sandbox.available())
+    for finding in table.findings:
+        claimed = selftest.claims(finding.level, finding.probe)
+        assert finding.result == ("holds" if claimed else "not claimed"), finding
+        assert finding.happened and "\n" not in finding.happened
+
+
+def test_what_is_claimed():
+    named = {probe.name for probe in selftest.PROBES}
+    assert {name for name in named if selftest.claims("bubblewrap", name)} == named
+    fences = {"network", "network of notebooks", "files read", "files written", "/proc of others"}
+    fences |= {"signals to others"}
+    assert {name for name in named if selftest.claims("rlimits", name)} == named - fences
+    assert not selftest.claims("landlock", "network of notebooks")
+
+
+def test_how_memory_is_limited_is_what_a_run_said(table, level):
+    assert table.memory_by[level] == sandbox.run([sys.executable, "-c", ""], level=level).memory_by
+
+
+def test_a_shared_network_is_broken(monkeypatch):
     if "bubblewrap" not in sandbox.available():
         pytest.skip("no bubblewrap on this machine")
-    kept = sandbox._bwrap_command
-
-    def weak(*arguments):
-        command = [word for word in kept(*arguments) if word != "--unshare-net"]
-        return [*command, "--bind", str(Path.home()), str(Path.home())]
-
-    monkeypatch.setattr(sandbox, "_bwrap_command", weak)
-    outcomes = {finding.probe: finding.outcome for finding in selftest.run(("bubblewrap",))}
-    wrong = {"network", "file reads outside", "file writes outside"}
-    if not os.access(Path.home(), os.W_OK):
-        wrong = {"network"}
-    assert {probe for probe, outcome in outcomes.items() if outcome == selftest.BROKEN} == wrong
+    options = tuple(option for option in sandbox._bwrap_options() if option != "--unshare-net")
+    monkeypatch.setattr(sandbox, "_bwrap_options", lambda: options)
+    table = selftest.run(["bubblewrap"], only("network", "network of notebooks"))
+    assert results(table) == {"network": "BROKEN", "network of notebooks": "BROKEN"}
+    assert "it reached a server of this machine (stream, datagram)" in table.findings[0].happened
 
 
-def test_a_limit_that_is_not_watched_is_found_out(monkeypatch):
-    kept = sandbox.asdict
+def test_a_folder_too_many_is_broken(monkeypatch, level):
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    monkeypatch.setattr(sandbox, "_SYSTEM", (*sandbox._SYSTEM, tempfile.gettempdir()))
+    table = selftest.run([level], only("files read"))
+    assert results(table) == {"files read": "BROKEN"}
+
+
+def test_writing_where_only_reading_was_given_is_broken(monkeypatch):
+    if "bubblewrap" not in sandbox.available():
+        pytest.skip("no bubblewrap on this machine")
+    strict = sandbox._bwrap_command
     monkeypatch.setattr(
-        sandbox, "asdict", lambda limits: {**kept(limits), "disk_bytes": 1 << 60, "cpu_s": None}
+        sandbox,
+        "_bwrap_command",
+        lambda read, write, hidden, limits: strict([], [*read, *write], hidden, limits),
     )
-    found = {finding.probe: finding.outcome for finding in selftest.run(("rlimits",))}
-    assert found["CPU time of the tree"] == found["disk"] == selftest.BROKEN
-    assert found["wall time"] == selftest.HOLDS
+    table = selftest.run(["bubblewrap"], only("files written"))
+    assert results(table) == {"files written": "BROKEN"}
+    assert "a folder given to read" in table.findings[0].happened
 
 
-def program(*words, start=(sys.executable,)):
-    return subprocess.run([*start, "-m", "tito", "sandbox", *words], capture_output=True, text=True, cwd=ROOT)
+def test_no_fences_are_broken(monkeypatch):
+    """Level rlimits keeps none of these: claimed, each is found to be broken."""
+    monkeypatch.setattr(selftest, "claims", lambda level, name: True)
+    names = ("network of notebooks", "files read", "files written", "signals to others")
+    assert results(selftest.run(["rlimits"], only(*names))) == dict.fromkeys(names, "BROKEN")
 
 
-def test_the_command():
-    done = program("--json")
-    told = json.loads(done.stdout)
+def test_no_limits_are_broken(monkeypatch):
+    def unlimited(limits):
+        return {name: value and value * 1000 for name, value in asdict(limits).items()} | {"wall_s": 3.0}
+
+    monkeypatch.setattr(sandbox, "asdict", unlimited)
+    monkeypatch.setattr(sandbox, "_rlimits", lambda limits, level: {})
+    names = ("processes", "memory", "CPU time", "wall time", "file size", "private tmp", "writable folders")
+    table = selftest.run(["rlimits"], only(*names))
+    expected = dict.fromkeys(names, "BROKEN") | {"wall time": "holds"}  # ended by the 3 s of this test
+    assert results(table) == expected, table.findings
+
+
+def test_a_program_that_does_nothing_proves_nothing(monkeypatch, level):
+    monkeypatch.setattr(selftest, "_BEGIN", "raise SystemExit('no attempt made')\n")
+    table = selftest.run([level])
+    assert {f.result for f in table.findings} == {"BROKEN", "not claimed"} - (
+        {"not claimed"} if level == "bubblewrap" else set()
+    )
+    assert "no attempt made" in table.findings[0].happened
+
+
+def test_as_an_ordinary_user(ordinary_user):
+    code = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from autograder import selftest
+table = selftest.run()
+print(json.dumps([table.host.uid, [vars(finding) for finding in table.findings], table.unavailable]))
+"""
+    done = subprocess.run([*ordinary_user, "-c", code], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert {finding["level"] for finding in told["findings"]} == set(sandbox.LEVELS)
-    assert "uid" in told["host"]["user"] and told["host"]["kernel"]
-    done = program("--level", "none")
-    assert done.returncode == 1 and "expected one of" in done.stderr and done.stderr.count("\n") == 1
+    uid, findings, unavailable = json.loads(done.stdout)
+    assert uid == 65534 and findings and set(unavailable) < set(sandbox.LEVELS)
+    assert [found for found in findings if found["result"] == "BROKEN"] == []
 
 
-def test_the_command_as_an_ordinary_user():
-    setpriv = shutil.which("setpriv")
-    if os.getuid() != 0 or not setpriv:
-        pytest.skip("this run is an ordinary user's already, or cannot become one")
-    drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME=/tmp"]
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    known = f"PYTHONPATH={os.pathsep.join(packages)}"  # a Python that everybody may read, with our packages
-    starts = [[*drop, sys.executable], [*drop, known, "/usr/bin/python3"]]
-    probe = ["-c", "import sys, tito.cli; assert sys.version_info >= (3, 11)"]
-    works = [s for s in starts if subprocess.run([*s, *probe], cwd=ROOT, capture_output=True).returncode == 0]
-    if not works:
-        pytest.skip("another user may read neither this Python nor the system's with our packages")
-    done = program(start=works[0])
-    assert done.returncode == 0 and "uid 65534" in done.stdout, done.stdout + done.stderr
-    assert selftest.BROKEN not in done.stdout
+def tito(monkeypatch, capsys, *words):
+    """Exit code, stdout and stderr of the command line, in this process."""
+    monkeypatch.setattr(sys, "argv", ["tito", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    written = capsys.readouterr()
+    return stopped.value.code or 0, written.out, written.err
+
+
+def test_the_command_gives_the_table_as_json():
+    done = subprocess.run(
+        [sys.executable, "-m", "tito", "sandbox", "--level", "rlimits", "--json"],
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert [one["probe"] for one in found["findings"]] == [probe.name for probe in selftest.PROBES]
+    assert found["memory_by"]["rlimits"] in ("cgroup", "watched sum") and found["host"]["kernel"]
+
+
+def test_the_command_prints_the_table(monkeypatch, capsys, table):
+    monkeypatch.setattr(selftest, "run", lambda levels: table)
+    code, out, err = tito(monkeypatch, capsys, "sandbox")
+    assert (code, err) == (0, "")
+    for words in (*sandbox.available(), table.host.kernel, "memory limited by", "writable folders"):
+        assert words in out
+
+
+def test_a_broken_claim_fails_with_one_line(monkeypatch, capsys, table):
+    hole = selftest.Finding("rlimits", "memory", "BROKEN", "it ran to its end")
+    holed = selftest.Table(table.host, [hole], {"rlimits": "watched sum"}, {"landlock": "no such kernel"})
+    monkeypatch.setattr(selftest, "run", lambda levels: holed)
+    code, out, err = tito(monkeypatch, capsys, "sandbox")
+    assert code == 1 and err.count("\n") == 1
+    assert "rlimits, memory: it ran to its end" in err
+    assert "BROKEN" in out and "landlock is not to be had here: no such kernel" in out
+
+
+def test_a_level_that_is_not_there_says_why(monkeypatch, capsys):
+    monkeypatch.setattr(sandbox, "_bwrap_trial", lambda: ((), "there is no program bwrap"))
+    table = selftest.run(["bubblewrap"])
+    assert table.findings == [] and table.unavailable == {"bubblewrap": "there is no program bwrap"}
+    code, out, err = tito(monkeypatch, capsys, "sandbox", "--level", "bubblewrap")
+    assert code == 1 and out == "" and err.count("\n") == 1 and "(there is no program bwrap)" in err
+    code, _, err = tito(monkeypatch, capsys, "sandbox", "--level", "none")
+    assert code == 1 and "expected one of bubblewrap, landlock, rlimits" in err

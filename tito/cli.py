@@ -20,10 +20,10 @@ from tito import (
     course,
     data,
     demo,
-    fences,
     lab,
     module,
     olympics,
+    sandbox,
     workspace,
 )
 from tito.exporter import ExportError
@@ -45,6 +45,7 @@ app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)
 app.command("build")(authoring.build_command)
 app.command("demo")(demo.demo)
+app.command("sandbox")(sandbox.sandbox_command)
 app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
 
 

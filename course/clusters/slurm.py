@@ -5,8 +5,8 @@
     tito grade --all --scheduler tcp://$(hostname):8786
 
 The course and this checkout must lie on a file system that all nodes see under the same name, and bubblewrap
-must be installed on the nodes. `--timed` starts workers for the tracks instead: each has a node to itself, and
-the resource `timed`, so that nothing runs beside what is measured. `--show` prints the job script.
+must be installed on the nodes. `--timed` starts workers for the tracks instead: each has a node to itself,
+and the resource `timed`, so that nothing runs beside what is measured. `--show` prints the job script.
 """
 
 import argparse

@@ -1,0 +1,64 @@
+"""`tito sandbox`: what each sandbox level claims, tried on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from autograder import sandbox, selftest
+from tito.notebook import TitoError
+
+
+def sandbox_command(
+    level: Annotated[
+        str | None,
+        typer.Option(help=f"Only this one, with what happened: {', '.join(sandbox.LEVELS)}."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Try on this machine what each sandbox level claims; fails if a claim is broken."""
+    if level is not None and level not in sandbox.LEVELS:
+        raise TitoError(f"--level {level}: expected one of {', '.join(sandbox.LEVELS)}")
+    table = selftest.run(sandbox.LEVELS if level is None else [sandbox.require(level)])
+    if as_json:
+        typer.echo(json.dumps(asdict(table)))
+    else:
+        for line in _lines(table, detailed=level is not None):
+            typer.echo(line)
+    if broken := table.broken():
+        what = "; ".join(f"{finding.level}, {finding.probe}: {finding.happened}" for finding in broken)
+        raise TitoError(f"the sandbox does not hold what it claims ({what}): do not grade at that level here")
+
+
+def _lines(table: selftest.Table, detailed: bool) -> list[str]:
+    host = table.host
+    lines = [
+        f"{host.user} (uid {host.uid}), Linux {host.kernel} {host.machine}, Python {host.python}, "
+        + (f"bubblewrap {host.bubblewrap}, " if host.bubblewrap else "no bubblewrap, ")
+        + (f"Landlock ABI {host.landlock_abi}" if host.landlock_abi else "no Landlock"),
+        "",
+    ]
+    if detailed:
+        lines += _columns([(found.probe, found.result, found.happened) for found in table.findings])
+        lines += [f"memory limited by a {by}" for by in table.memory_by.values()]
+    elif table.findings:
+        levels = list(dict.fromkeys(found.level for found in table.findings))
+        results = {(found.probe, found.level): found.result for found in table.findings}
+        rows = [("", *levels)]
+        rows += [
+            (probe, *(results[probe, level] for level in levels))
+            for probe in dict.fromkeys(found.probe for found in table.findings)
+        ]
+        rows.append(("memory limited by", *(table.memory_by[level] for level in levels)))
+        lines += _columns(rows)
+    lines += [f"{level} is not to be had here: {why}" for level, why in table.unavailable.items()]
+    return lines
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
