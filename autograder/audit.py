@@ -50,8 +50,7 @@ PASSED, FAILED, NO_SCRIPT = "passed", "failed", f"not reproducible (no {SCRIPT})
 LEVELS = ("bubblewrap", "landlock")  # below, the script could read the submitted model
 SCRIPT_BYTES = 200_000  # a longer one may hold a model; the course's longest has 7,000
 LOG_BYTES = 2_000_000
-WRITTEN_BYTES, WRITTEN_FILES = 2_000 * rules.MB, 10_000  # that a script may leave in its folder
-_FILE_BYTES = 512 * rules.MB
+_FILE_BYTES, _DISK_BYTES = 512 * rules.MB, 2_000 * rules.MB  # checkpoints beside the model
 _LOOK_S = 0.5
 _GIVEN = {"speed": "speed", "compression": "vision"}  # track: the course entry whose model it gives
 _GIVEN_FILES = ("model.safetensors", "network.py", staging.TOKENIZER)
@@ -272,10 +271,11 @@ def _train(
         processes=rule.limits.processes,
         threads=rule.limits.threads,
         file_bytes=_FILE_BYTES,
+        disk_bytes=_DISK_BYTES,
     )
     log.parent.mkdir(parents=True, exist_ok=True)
     found.log = str(log)
-    started, too_much = time.monotonic(), ""
+    started = time.monotonic()
     with (
         log.open("wb") as kept,
         sandbox.start(
@@ -292,15 +292,11 @@ def _train(
                 break
             except TimeoutError:
                 progress(time.monotonic() - started, printed.last)
-                too_much = _written(work)
-                if too_much:
-                    report = process.kill()
-                    break
         printed.join()
     progress(report.seconds, printed.last)
     found.seconds, found.peak_memory = round(report.seconds, 2), report.peak_memory
-    if too_much or report.reason:
-        raise _Fault(f"{SCRIPT} was stopped: {too_much or report.reason}")
+    if report.reason:
+        raise _Fault(f"{SCRIPT} was stopped: {report.reason}")
     if report.returncode != 0:
         said = printed.last or "it printed nothing"
         raise _Fault(f"{SCRIPT} ended with exit code {report.returncode}: {said}")
@@ -334,22 +330,6 @@ def _one_line(raw: bytes) -> str:
     """Text of the other side, made harmless for a terminal and a record."""
     text = raw.rsplit(b"\r", 1)[-1].decode(errors="replace")
     return "".join(c if c.isprintable() else " " for c in text).strip()[:300]
-
-
-def _written(work: Path) -> str:
-    """What is too much of what the script has written so far, or ""."""
-    files = size = 0
-    for folder, folders, names in os.walk(work):
-        for name in (*folders, *names):
-            files += 1
-            try:
-                size += os.lstat(os.path.join(folder, name)).st_size
-            except OSError:  # renamed while we look, or closed to us: it is counted as a file
-                continue
-        if files > WRITTEN_FILES or size > WRITTEN_BYTES:
-            most = f"{WRITTEN_BYTES / rules.MB:,.0f} MB in {WRITTEN_FILES:,} files"
-            return f"it wrote {size / rules.MB:,.0f} MB in {files:,} files, {most} are allowed"
-    return ""
 
 
 def write_data(rule: rules.Track, dataset: str, folder: Path) -> None:

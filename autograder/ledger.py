@@ -103,9 +103,9 @@ def result(kind: str, name: str, submission: str, scored: dict[str, Any], **more
     }  # fmt: skip
 
 
-def grading(student: str, folder: Path, scored: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a track submission that was judged: `scored` is its Result's dictionary."""
-    return result("grading", student, digest(folder), scored)
+def grading(student: str, submission: str, scored: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a track submission that was judged: its `digest` and its Result's dictionary."""
+    return result("grading", student, submission, scored)
 
 
 def note(folder: Path, student: str, submission: Path, scored: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ def note(folder: Path, student: str, submission: Path, scored: dict[str, Any]) -
     for line in read(folder):
         if (line["kind"], line["name"], line["track"], line["date"], line["figures"]) == same:
             return
-    append(folder, grading(student, submission, scored))
+    append(folder, grading(student, digest(submission), scored))
 
 
 def graded(lines: list[dict[str, Any]], student: str, scored: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_course import Tito
 from submissions import submission
 
-from autograder import audit, audit_datasets, datasets, ledger, measure, rules, sandbox
+from autograder import audit, audit_datasets, datasets, ledger, measure, rules, sandbox, scorer
+from autograder import export as results
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [level for level in audit.LEVELS if level in sandbox.available()]
@@ -139,7 +142,6 @@ SCRIPTS = {
     "private": (f"{DATA}datasets.load('digits', 'private')", "private is not shown in an audit"),
     "crash": ("import os\nos.abort()", "ended with exit code"),
     "syntax": ("def", "SyntaxError"),
-    "files": ("for i in range(10**6): open(str(i), 'w')", "files, 2,000 MB in 10,000 files are allowed"),
 }  # fmt: skip
 
 
@@ -280,3 +282,92 @@ def test_cifar10_files_are_in_its_own_format(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TINYTORCH_DATA", str(tmp_path))
     monkeypatch.setenv("TINYTORCH_DATASET", "cifar10")
     assert np.array_equal(audit_datasets.load("cifar10", "train").labels, load("digits", "train").labels)
+
+
+# ---- the commands
+
+
+@pytest.fixture
+def tito(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tito:
+    return Tito(monkeypatch, capsys)
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    root = tmp_path / "course"
+    root.mkdir()
+    (root / "nbgrader_config.py").write_text("c = get_config()\nc.Judged.dataset = 'digits'\n")
+    return root
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_command_keeps_what_it_found(tito: Tito, course: Path, entry: Path) -> None:
+    entry.rename(course / "vision")
+    options = ("--track", "vision", "--course", course, "--limit-s", 100)
+    (course / "vision" / "train.py").write_text(script(step=20))
+    out = tito("olympics", "audit", course / "vision", *options)
+    assert out.startswith("vision entry course on digits: passed\n") and "line 1 of the ledger" in out
+    (course / "vision" / "train.py").write_text("print('done')")
+    found = tito.json("olympics", "audit", course / "vision", *options, code=1)
+    assert (found["outcome"], found["ledger"], found["limit_s"]) == ("failed", 2, 100.0)
+    assert json.loads((Path(found["kept"]) / "audit.json").read_text())["reasons"] == found["reasons"]
+    assert (Path(found["kept"]) / "train.log").read_text() == "done\n"
+    first, second = ledger.read(course / "grading")
+    assert (first["outcome"], second["outcome"]) == ("passed", "failed")
+    assert second["submission"] == ledger.digest(course / "vision") != first["submission"]
+    assert ledger.audited([first, second], "vision", first["submission"])
+    assert not ledger.audited([first, second], "vision", second["submission"])
+    (course / "grading" / ledger.HEAD).write_text("{}")
+    assert "as evidence" in tito.refuses("olympics", "audit", course / "vision", *options)
+
+
+def test_the_command_refuses_in_one_line(
+    tito: Tito, course: Path, entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words, said in (
+        ((tmp_path / "nobody",), "is no folder: expected a submission"),
+        ((entry, "--track", "chess"), "no track 'chess'"),
+        ((entry, "--level", "rlimits"), "an audit needs sandbox level bubblewrap or landlock"),
+        ((entry, "--limit-s", "-3"), "expected a positive number of seconds"),
+        ((entry, "--to", "/dev/null/x"), "cannot write to /dev/null/x"),
+    ):
+        assert said in tito.refuses("olympics", "audit", *words, "--course", course)
+    monkeypatch.chdir(tmp_path)
+    assert "there is no course here" in tito.refuses("olympics", "retime")
+
+
+def test_retime_measures_again_when_the_rules_change(
+    tito: Tito, course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = course / "course" / "entries" / "vision"
+    folder.mkdir(parents=True)
+    old = {
+        "track": "vision", "dataset": "digits", "split": "test", "official": True, "valid": True,
+        "reasons": [], "metrics": {"accuracy": 0.9, "size_bytes": 10}, "points": {"accuracy": 30.0},
+        "total": 30.0, "level": "bubblewrap", "machine": {}, "date": "2026-11-20", "scores": {},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(old))
+
+    def again(track: str, entry: Path, dataset: str, split: str, **how: Any) -> scorer.Result:
+        assert (track, dataset, split) == ("vision", "digits", "test") and (entry / "tinytorch").is_dir()
+        found = scorer.Result(track, dataset, split, True, valid=True, level=how["level"], date="2026-11-21")
+        found.metrics, found.total = {**old["metrics"], "accuracy": 0.91}, 31.0
+        return found
+
+    monkeypatch.setattr(scorer, "score", again)
+    retime = ("olympics", "retime", "--track", "vision", "--course", course)
+    out = tito(*retime)
+    assert "its rules were not on record yet" in out and "0.9 -> 0.91" in out and "30.0 -> 31.0" in out
+    assert results.reference_result(course, "vision")["total"] == 31.0
+    assert tito(*retime) == "vision: the rules are the same, nothing to measure (--force does)\n"
+    assert tito.json(*retime, "--force")["ledger"] == 2
+
+    ledger.append(course / "grading", ledger.grading("ada", "ab" * 32, old))
+    rule = rules.track("vision")
+    harder = dataclasses.replace(rule, batch=1, limits=rules.Limits(file_bytes=1), title="Sight")
+    monkeypatch.setattr(rules, "TRACKS", {**rules.TRACKS, "vision": harder})
+    done = tito.json(*retime)
+    assert (done["changed"], done["stale"], done["ledger"]) == (["limits", "batch"], ["ada"], 4)
+    ledger.append(course / "grading", ledger.grading("ada", "ab" * 32, old))
+    assert tito.json(*retime)["stale"] == []
+    assert [line["kind"] for line in ledger.read(course / "grading")].count("retiming") == 3

@@ -1,6 +1,7 @@
 """The ledger of results: what is appended stays, and a line that was edited, dropped or moved is found."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from submissions import pictures, submission
 
-from autograder import ledger, rules, scorer
+from autograder import judging, ledger, rules, scorer
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORED = {
@@ -121,7 +122,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_names_what_was_measured(tmp_path: Path) -> None:
     folder = submission(tmp_path / "ada")
-    line = ledger.append(tmp_path / "grading", ledger.grading("ada", folder, SCORED))
+    line = ledger.append(tmp_path / "grading", ledger.grading("ada", ledger.digest(folder), SCORED))
     assert (
         line["data"]
         == ledger.data("vision", "digits", "private")
@@ -134,19 +135,22 @@ def test_a_line_names_what_was_measured(tmp_path: Path) -> None:
     assert ledger.digest(folder) == line["submission"]
     (folder / "tinytorch" / "more.py").write_text("")
     assert ledger.digest(folder) != line["submission"]
+    course = judging.Course(tmp_path, tmp_path)
+    shutil.copytree(folder, course.submitted("ada", "vision"))
+    assert judging.hashes_of(course, "ada", "vision", {})["submission"] == ledger.digest(folder)
     assert len(ledger.data("language", "tinytalks", "private")) == 64
 
 
 def test_a_real_result_fits(tmp_path: Path) -> None:
     folder = submission(tmp_path / "ada")
     scored = scorer.score("vision", folder, pictures(60), level="rlimits", budget_s=0.1).to_dict()
-    line = ledger.append(tmp_path / "grading", ledger.grading("ada", folder, scored))
+    line = ledger.append(tmp_path / "grading", ledger.grading("ada", ledger.digest(folder), scored))
     assert line["machine"] == scorer.machine() and line["date"] and line["figures"]["size_bytes"] > 0
 
 
 def test_a_record_that_differs_from_the_ledger_is_found(tmp_path: Path) -> None:
     folder = submission(tmp_path / "ada")
-    ledger.append(tmp_path / "grading", ledger.grading("ada", folder, SCORED))
+    ledger.append(tmp_path / "grading", ledger.grading("ada", ledger.digest(folder), SCORED))
     lines = ledger.read(tmp_path / "grading")
     found = ledger.graded(lines, "ada", SCORED)
     assert found is not None and found["line"] == 1

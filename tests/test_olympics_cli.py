@@ -54,7 +54,14 @@ def tito(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def test_rules_come_from_the_table(tito: Tito) -> None:
     out = tito("olympics", "rules", "--track", "vision")
-    for words in (rules.TRACKS["vision"].task, "80%", "accuracy 40", "8 MB 0.50", "no PyTorch"):
+    for words in (
+        rules.TRACKS["vision"].task,
+        "80%",
+        "accuracy 40",
+        "8 MB 0.50",
+        "no PyTorch",
+        "1.5 points worse",
+    ):
         assert words in out
     assert tito.json("olympics", "rules")["points"]["innovation"] == 10
     for track, words in (("language", "bits/byte"), ("speed", "kept"), ("compression", "points lost")):
@@ -108,6 +115,7 @@ def test_the_board_ranks_by_points(tito: Tito, ws: Workspace) -> None:
 
 def test_submit_writes_a_zip_that_nbgrader_collects(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
     (ws.root / "vision" / "secret.txt").write_text("not part of it")
+    (ws.root / "vision" / "train.py").write_text("print('an audit runs this')")
     done = tito.json("olympics", "submit", "--student", "ada.l")
     archive = Path(done["zip"])
     names = [
@@ -115,6 +123,7 @@ def test_submit_writes_a_zip_that_nbgrader_collects(tito: Tito, ws: Workspace, t
         "network.py",
         "tinytorch/__init__.py",
         "tinytorch/spatial.py",
+        "train.py",
         "training.json",
     ]
     assert sorted(zipfile.ZipFile(archive).namelist()) == [*names, "vision.ipynb"]
@@ -166,6 +175,7 @@ def test_submit_hands_over_to_nbgrader_where_it_is_set_up(tito: Tito, ws: Worksp
         ("vision/training.json", None, "training.json is missing"),
         ("vision/training.json", b"[]", "not a training log"),
         ("vision/training.json", b'{"seconds": 9000}', "took 2.5 h, the limit is 2 h"),
+        ("vision/train.py", 200_001, "train.py has more than 200,000 bytes: no audit would run it"),
         ("vision/vision.ipynb", None, "vision.ipynb is missing"),
         ("tinytorch/spatial.py", None, "holds no module yet"),
     ],

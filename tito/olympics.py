@@ -28,6 +28,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from autograder import datasets, rules, scorer, scores, staging, tokenizer
+from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from tito import benchmark, notebook, workspace
 from tito.exporter import export_text, is_export, write_text
@@ -144,6 +145,7 @@ def rules_text(rule: rules.Track) -> str:
     ]
     lines += [f"  note      {note}" for note in rule.notes]
     lines.append(f"  no {', '.join(rules.FRAMEWORKS)}: the sandbox has none")
+    lines.append(f"  audit     {audit_text(rule)}")
     for dataset, ramps in rule.ramps.items():
         lines.append(f"  What a figure is worth on {dataset}, as a share of its points:")
         for name, ramp in ramps.items():
@@ -153,6 +155,19 @@ def rules_text(rule: rules.Track) -> str:
             how = "between them by the logarithm" if ramp.logarithmic else "linear between them"
             lines.append(f"    {name:<9} {steps} ({how})")
     return "\n".join(lines)
+
+
+def audit_text(rule: rules.Track) -> str:
+    """What an audit of the track asks of a training script, in a sentence or two."""
+    allowed = rule.audit
+    worse = f"{100 * allowed.tolerance:g}{'%' if allowed.relative else ' points'}"
+    return (
+        f"`tito olympics submit` packs {SCRIPT} where it lies beside the notebook. An audit runs it again "
+        "in its folder, without a network, with the training and public data (`autograder.datasets`); it has "
+        f"to write model.safetensors beside itself, at most {worse} worse and "
+        f"{100 * (allowed.size_factor - 1):.0f}% larger than yours, in the time of training.json within a "
+        f"factor of {allowed.time_factor:g}. The board marks who passed"
+    )
 
 
 def _published() -> Path:
@@ -232,7 +247,8 @@ def hand_in(ws: Workspace, track: str, student: str) -> dict[str, Any]:
 def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
     """Put what counts into `target`: notebook, model, network.py, training.json and the own tinytorch.
 
-    Raises TitoError for what is missing or over a limit.
+    A training script, train.py, is packed where there is one: an audit runs it. Raises TitoError for what is
+    missing or over a limit.
     """
     source, limits = ws.root / rule.name, rule.limits
     nb = workspace.read_notebook(ws.notebook(rule.name))
@@ -257,6 +273,10 @@ def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
         write_text(target / "network.py", network_text(nb, rule.name))
     elif (source / "network.py").is_file():
         shutil.copyfile(source / "network.py", target / "network.py")
+    if (source / SCRIPT).is_file():
+        if (source / SCRIPT).stat().st_size > SCRIPT_BYTES:
+            raise TitoError(f"{source / SCRIPT} has more than {SCRIPT_BYTES:,} bytes: no audit would run it")
+        shutil.copyfile(source / SCRIPT, target / SCRIPT)
 
 
 def _check_tokenizer(path: Path) -> None:
