@@ -311,6 +311,10 @@ def _why_it_stopped(
         return (
             f"The notebook used more memory than the {limits.memory_bytes / 1e9:.1f} GB allowed, at {where}."
         )
+    if stopped.startswith("cpu limit"):
+        return f"The notebook used more than {limits.cpu_s:g} s of processor time, at {where}."
+    if stopped.startswith("disk limit"):
+        return f"The notebook wrote more than {limits.disk_bytes / 1e6:.0f} MB to disk, at {where}."
     if stopped == "output":
         return f"The notebook printed more than {MAX_RESULT / 1e6:.0f} MB."
     detail = f" ({stopped})" if stopped else ""
