@@ -122,7 +122,7 @@ def graded(lines: list[dict[str, Any]], student: str, scored: dict[str, Any]) ->
     if own:
         raise LedgerError(
             f"the recorded {scored['track']} result of {student} is in no line of {LEDGER}, the last one of "
-            f"theirs is line {own[-1]['line']}: `tito grade {scored['track']} --student {student} --force`"
+            f"theirs is line {own[-1]['line']}: `tito grade {scored['track']} --students {student} --force`"
         )
     return None
 
