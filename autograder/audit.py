@@ -3,9 +3,10 @@ model that was handed in.
 
 The script is started as `python train.py` in a private folder with its network.py and tinytorch/, and has to
 write model.safetensors (of a language model tokenizer.json too) beside itself within the track's training
-time. It has no network, and reads the data through TINYTORCH_DATA or `autograder.datasets`: the training and
-the public split, never the private one (audit_datasets.py). The submitted model is not there. Where a track
-gives a model (speed, compression), TINYTORCH_GIVEN is the folder that holds it.
+time. It can import NumPy, safetensors, threadpoolctl and tqdm, has no network, and reads the data through
+TINYTORCH_DATA or `autograder.datasets`: the training and the public split, never the private one
+(audit_datasets.py). The submitted model is not there. Where a track gives a model (speed, compression),
+TINYTORCH_GIVEN is the folder that holds it.
 
 Passed is an entry whose retrained model is not worse than the submitted one by more than the track's
 tolerance, not larger, and whose training.json tells the truth about the time (rules.Audit). What an audit
@@ -52,6 +53,8 @@ SCRIPT_BYTES = 200_000  # a longer one may hold a model; the course's longest ha
 LOG_BYTES = 2_000_000
 _FILE_BYTES, _DISK_BYTES = 512 * rules.MB, 2_000 * rules.MB  # checkpoints beside the model
 _LOOK_S = 0.5
+# A bar every ten seconds is enough of a log; threads of OpenBLAS wait for a short time only, as in client.py.
+_ENV = {"TQDM_MININTERVAL": "10", "OPENBLAS_THREAD_TIMEOUT": "19"}
 _GIVEN = {"speed": "speed", "compression": "vision"}  # track: the course entry whose model it gives
 _GIVEN_FILES = ("model.safetensors", "network.py", staging.TOKENIZER)
 Progress = Callable[[float, str], None]
@@ -84,6 +87,7 @@ class Audit:
     seconds: float | None = None
     limit_s: float = 0.0
     peak_memory: int | None = None
+    load: float | None = None  # load average at the end of the script, its own threads included
     hashes: dict[str, str | None] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
     level: str = ""
@@ -111,7 +115,8 @@ def audit(
     """Train a submission again by its own script and compare; `log` is where its output is kept.
 
     limit_s: seconds for the script; default: the track's training limit. progress: called while it runs, with
-    the seconds so far and the last line it printed. secret, budget_s: as of scorer.score, the same for both.
+    the seconds so far and the last line it printed. Other work on the machine makes honest scripts late:
+    audit on an idle one. secret, budget_s: as of scorer.score, the same for both.
     Raises AuditError, ValueError, DataError, SandboxUnavailable; never for what is in the submission.
     """
     rule = rules.track(track)
@@ -213,9 +218,17 @@ def compare(found: Audit, rule: rules.Track, division: str = "open") -> list[str
         reasons.append(
             f"time: training.json says {found.declared_seconds:,.0f} s, the script took "
             f"{found.seconds:,.0f} s: a factor of {allowed.time_factor:g} and "
-            f"{allowed.time_slack_s:g} s are allowed"
+            f"{allowed.time_slack_s:g} s are allowed" + ("" if over else _busy(found))
         )
     return reasons
+
+
+def _busy(found: Audit) -> str:
+    """A word on a machine that had other work, for a script that was slow."""
+    cores = found.machine.get("cores", 0)
+    if found.load is None or not cores or found.load < cores + 1.5:
+        return ""
+    return f"; the machine had a load of {found.load:.1f} on {cores} cores: audit again on an idle one"
 
 
 def _show(ramp: rules.Ramp, figure: float) -> str:
@@ -256,7 +269,9 @@ def _train(
     (lib / "autograder").mkdir(parents=True)
     (lib / "autograder" / "__init__.py").write_text("")
     shutil.copyfile(audit_datasets.__file__, lib / "autograder" / "datasets.py")
-    env = {"TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, "PYTHONPATH": str(lib)}
+    env = {
+        "TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, "PYTHONPATH": str(lib), **_ENV,
+    }  # fmt: skip
     readable = [data, lib]
     if rule.name in _GIVEN:
         given.mkdir()
@@ -280,7 +295,7 @@ def _train(
         log.open("wb") as kept,
         sandbox.start(
             [sys.executable, "-B", "-u", SCRIPT], cwd=work, readable=readable, writable=[work], env=env,
-            limits=limits, level=found.level, packages=client.PACKAGES,
+            limits=limits, level=found.level, packages=(*client.PACKAGES, "tqdm"),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process,
     ):  # fmt: skip
@@ -295,8 +310,10 @@ def _train(
         printed.join()
     progress(report.seconds, printed.last)
     found.seconds, found.peak_memory = round(report.seconds, 2), report.peak_memory
+    found.load = round(os.getloadavg()[1 if report.seconds > 300 else 0], 2)
     if report.reason:
-        raise _Fault(f"{SCRIPT} was stopped: {report.reason}")
+        late = _busy(found) if report.reason.startswith("time limit") else ""
+        raise _Fault(f"{SCRIPT} was stopped: {report.reason}{late}")
     if report.returncode != 0:
         said = printed.last or "it printed nothing"
         raise _Fault(f"{SCRIPT} ended with exit code {report.returncode}: {said}")
@@ -319,11 +336,9 @@ class _Log(threading.Thread):
             self._size = min(LOG_BYTES, self._size + len(part))
             *lines, self._rest = (self._rest + part).split(b"\n")
             self._rest = self._rest[-4096:]
-            said = [line for line in lines if line.strip()]
+            said = [line for line in (*lines, self._rest) if line.strip()]
             if said:
                 self.last = _one_line(said[-1])
-        if self._rest.strip():
-            self.last = _one_line(self._rest)
 
 
 def _one_line(raw: bytes) -> str:

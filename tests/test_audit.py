@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(not LEVELS, reason="an audit needs bubblewrap or
 # One matrix, by least squares, from every `step`-th training picture.
 TRAIN = """import os
 import numpy as np
+import tqdm  # of the training loop
 from pathlib import Path
 from safetensors.numpy import save_file
 from autograder import datasets
@@ -242,6 +243,15 @@ def test_times(declared: float, measured: float, division: str, passes: bool) ->
         submitted_bytes=1, retrained_bytes=1, declared_seconds=declared, seconds=measured,
     )  # fmt: skip
     assert (audit.compare(found, rules.track("compression"), division) == []) is passes
+
+
+def test_a_busy_machine_is_said_to_be_one() -> None:
+    found = audit.Audit(
+        "vision", "digits", "private", "accuracy", submitted=0.9, retrained=0.9, submitted_bytes=1,
+        retrained_bytes=1, declared_seconds=100.0, seconds=900.0, load=5.5, machine={"cores": 2},
+    )  # fmt: skip
+    (reason,) = audit.compare(found, rules.track("vision"))
+    assert reason.endswith("a load of 5.5 on 2 cores: audit again on an idle one")
 
 
 # ---- the data that a script sees

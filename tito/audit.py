@@ -107,6 +107,9 @@ def run_audit(
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         home = place.grading / "audits" if place else Path.cwd() / "audits"
         to = home / f"{name}-{track}-{stamp}"
+    fault = ledger.verify(place.grading) if place else ""
+    if fault:  # before hours of training
+        raise TitoError(fault)
     bar = _Bar(limit_s or rule.limits.training_s)
     try:
         with bar:
@@ -123,7 +126,7 @@ def run_audit(
     except (audits.AuditError, ledger.LedgerError, ValueError) as error:
         raise TitoError(str(error)) from error
     except OSError as error:
-        raise TitoError(f"cannot write to {to}: {error.strerror or error}") from error
+        raise TitoError(f"cannot write to {error.filename or to}: {error.strerror or error}") from error
     return {**done, "kept": str(to)}
 
 
@@ -252,7 +255,8 @@ class _Bar:
     def __init__(self, limit_s: float) -> None:
         self._bar = tqdm(
             desc="train.py", total=round(limit_s), unit="s", file=sys.stderr, leave=False, disable=None,
-            bar_format="{desc} {bar:20} {n:.0f} of {total:.0f} s at most {postfix}",
+            bar_format="{desc} {bar:20} {n:.0f} of {total:.0f} s at most{postfix}", dynamic_ncols=True,
+            postfix="the submitted model is measured first",
         )  # fmt: skip
 
     def at(self, seconds: float, line: str) -> None:
