@@ -125,6 +125,18 @@ def rebuild(
     return nb
 
 
+def answers_as_text(path: Path) -> str:
+    """The text of a notebook's answers in code, one after the other; "" where the file is no notebook."""
+    try:
+        cells = read_submission(path)["cells"]
+    except NotANotebook:
+        return ""
+    named = [cell for cell in cells if grade_id(cell) and cell.get("cell_type") == "code"]
+    return (
+        "\n\n\n".join(text_of(cell) for cell in named if cell["metadata"]["nbgrader"].get("solution")) + "\n"
+    )
+
+
 def grade_id(cell: Any) -> str | None:
     """The nbgrader name of a cell, or None where it has none (or nonsense in its place)."""
     metadata = cell.get("metadata") if isinstance(cell, Mapping) else None

@@ -30,7 +30,7 @@ import nbformat  # noqa: E402
 from nbgrader.api import Gradebook  # noqa: E402
 
 from autograder import execute, judging, recording, sandbox  # noqa: E402
-from tests import classes  # noqa: E402
+from tests import chaos, classes  # noqa: E402
 from tito import course as instructor  # noqa: E402
 
 CELL_S = 10.0  # a cell of these lessons takes less than one second
@@ -210,21 +210,11 @@ def run(command: list[str], folder: Path, env: dict[str, str]) -> dict:
 
 def memory_below(pid: int) -> int:
     """Proportional bytes of a process and its descendants; a page that two share counts half in each."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(entry.name))
-    total, stack = 0, [pid]
-    while stack:
-        one = stack.pop()
-        stack += parents.get(one, [])
+    total = 0
+    for one in (pid, *chaos.descendants(pid)):
         try:
             lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        except OSError:
+        except OSError:  # it has ended
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total

@@ -110,7 +110,7 @@ def state(course: Course) -> dict[str, object]:
 
 def kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random) -> None:
     """SIGKILL to one kind of process of a running `tito grade`."""
-    below = _descendants(process.pid)
+    below = descendants(process.pid)
     chosen = {
         "coordinator": [process.pid],
         "tree": [process.pid, *below],
@@ -145,7 +145,8 @@ def one_round(course: Course, rng: random.Random, seconds: float) -> list[str]:
     return told
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Every live process below one."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

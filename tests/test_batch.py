@@ -14,6 +14,7 @@ from nbgrader.api import Gradebook
 
 from autograder import batch, judging, recording, sandbox
 from autograder.judging import Course, GradingError, Settings
+from autograder.rebuild import answers_as_text
 from tests import chaos
 
 LESSON = chaos.LESSON
@@ -248,3 +249,16 @@ def test_a_gradebook_on_postgresql(course, tmp_path):
     hand_in(course, "s01", "def f(x):\n    return x + 1")
     with pytest.raises(GradingError, match="gradebook's server does not answer"):
         batch.grade(course, LESSON, SETTINGS)
+
+
+def test_similarity_is_reported_by_compare50_where_it_is_installed(graded):
+    done = tito(graded, "similarity", LESSON)
+    if shutil.which("compare50"):
+        assert done.returncode == 0 and (graded.grading / "similarity" / LESSON / "report").is_dir(), (
+            done.stderr
+        )
+    else:
+        assert done.returncode == 1 and done.stderr.startswith("tito: compare50 is not installed")
+        assert done.stderr.count("\n") == 1
+    text = answers_as_text(graded.submitted("s01", LESSON) / f"{LESSON}.ipynb")
+    assert text == "def f(x):\n    return 2\n# 1\n"

@@ -182,6 +182,49 @@ def explain(
     typer.echo(f"from {hashes or 'a record of an older version, which kept no hashes'}")
 
 
+@app.command()
+def similarity(
+    assignment: Assignment,
+    course: CourseOption = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the class's answers with compare50, where it is installed; a report to read, never a score."""
+    import shutil
+
+    from autograder.judging import Course
+    from autograder.rebuild import answers_as_text
+
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which("compare50", path=places)
+    if program is None:
+        raise TitoError(
+            "compare50 is not installed: `pip install compare50`, then run the same command again"
+        )
+    place = Course.at(find(course))
+    students = place.students(assignment)
+    if len(students) < 2:
+        raise TitoError(f"{len(students)} submissions of {assignment}: two or more can be compared")
+    folder = place.grading / "similarity" / assignment
+    shutil.rmtree(folder, ignore_errors=True)
+    files = []
+    for student in students:
+        path = folder / "answers" / student / f"{assignment}.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(answers_as_text(place.submitted(student, assignment) / f"{assignment}.ipynb"))
+        files.append(str(path))
+    given = folder / "given.py"  # what everybody has been given is no likeness
+    released = place.root / "release" / assignment / f"{assignment}.ipynb"
+    given.write_text(answers_as_text(released))
+    command = [program, *files, "-d", str(given), "-o", str(folder / "report")]
+    env = {**os.environ, "PATH": os.pathsep.join([str(Path(program).parent), places])}  # it starts python3
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    page = folder / "report" / "index.html"
+    if done.returncode or not page.is_file():
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise TitoError(f"compare50 stopped: {said[-1] if said else 'it said nothing'}")
+    _say(as_json, {"report": str(page), "compared": len(files)}, f"{len(files)} submissions compared: {page}")
+
+
 @contextmanager
 def _progress(as_json: bool) -> Iterator[Any]:
     """What shows the steps of a batch: lines of JSON, or a bar on stderr with the time left."""
