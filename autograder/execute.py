@@ -36,9 +36,10 @@ CELL_OUTPUT = 1_000_000  # bytes one cell may print
 LIMITS = sandbox.Limits(
     wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
 )
-# A run that ended so was ended from outside, or the judge's process died: neither is the student's doing, and
-# it is tried again. Where it happens each time, the notebook does it, and the reason stands.
-NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer")
+# A run that ended so was ended from outside, or the judge's process died: hardly the student's doing, and it is
+# tried again. Where it happens each time, the notebook does it, and the reason stands.
+NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer", "killed")
+SIGKILLED = (-9, 128 + 9)  # exit codes, the second as bubblewrap reports it
 TRIES = 3
 HERE = Path(__file__).resolve().parent
 OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
@@ -243,7 +244,8 @@ def _run(
             return records, ended.reason, ended.seconds
         with contextlib.suppress(TimeoutError):  # it still runs: why it was stopped is known already
             theirs = student.wait(0.0 if stopped in ("time", "late") else 5.0)
-            return records, theirs.reason or stopped, ended.seconds
+            killed = not theirs.reason and theirs.returncode in SIGKILLED
+            return records, "killed" if killed else theirs.reason or stopped, ended.seconds
         return records, stopped, ended.seconds
 
 
@@ -297,7 +299,7 @@ def _why_it_stopped(
     if last is None:
         return ""
     where = _name(nb, last)
-    if stopped == "dead":
+    if stopped in ("dead", "killed"):
         return (
             f"The kernel stopped at {where}: the code ended the process (os._exit, exit) or crashed it, "
             "and nothing after it could run."

@@ -143,3 +143,29 @@ def test_a_course_with_a_part_of_the_lessons_has_the_modules_below_all_the_same(
     (source / "__init__.py").write_text('_LESSONS = {"tensor": "01", "layers": "03", "spatial": "09"}\n')
     folder = package_below(source, "03_layers", ["03_layers"], tmp_path / "below")
     assert sorted(p.name for p in (folder / "tinytorch").iterdir()) == ["__init__.py", "tensor.py"]
+
+
+def test_a_run_that_was_killed_from_outside_is_tried_again(package, tmp_path):
+    """SIGKILL to a process of the sandbox, as the kernel gives one for want of memory: no student's fault."""
+    import os
+    import signal
+    import threading
+    import time
+
+    from tests import chaos
+
+    def kill_the_first() -> None:
+        for _ in range(400):
+            below = [p for p in chaos.descendants(os.getpid()) if "verdict.student" in chaos._command(p)]
+            theirs = [p for p in below if "supervisor" not in chaos._command(p)]
+            if theirs:
+                os.kill(theirs[0], signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    slow = answer("slow", "import time\ntime.sleep(0.5)")
+    nb, found = run(package, GOOD, slow, check("right", "assert f(1) == 2"), cell_s=60.0)
+    killer.join()
+    assert found["right"].points == 2 and nb.metadata[RUN]["stopped"] == ""
