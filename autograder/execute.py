@@ -36,8 +36,8 @@ CELL_OUTPUT = 1_000_000  # bytes one cell may print
 LIMITS = sandbox.Limits(
     wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
 )
-# A run that ended so was ended from outside, or the judge's process died: hardly the student's doing, and it is
-# tried again. Where it happens each time, the notebook does it, and the reason stands.
+# A run that ended so was ended from outside, or the judge's process died: hardly the student's doing, and it
+# is tried again. Where it happens each time, the notebook does it, and the reason stands.
 NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer", "killed")
 SIGKILLED = (-9, 128 + 9)  # exit codes, the second as bubblewrap reports it
 TRIES = 3

@@ -114,8 +114,8 @@ def kill(process: subprocess.Popen[bytes], victim: str, rng: random.Random) -> N
     chosen = {
         "coordinator": [process.pid],
         "tree": [process.pid, *below],
-        "worker": [pid for pid in below if "multiprocessing" in _command(pid)],
-        "sandbox": [pid for pid in below if "supervisor.py" in _command(pid) or "bwrap" in _command(pid)],
+        "worker": [pid for pid in below if "multiprocessing" in command_of(pid)],
+        "sandbox": [pid for pid in below if "supervisor.py" in command_of(pid) or "bwrap" in command_of(pid)],
     }[victim]
     if victim in ("worker", "sandbox") and chosen:
         chosen = [rng.choice(chosen)]
@@ -163,7 +163,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """A process's command line, "" where it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:

@@ -156,8 +156,8 @@ def test_a_run_that_was_killed_from_outside_is_tried_again(package, tmp_path):
 
     def kill_the_first() -> None:
         for _ in range(400):
-            below = [p for p in chaos.descendants(os.getpid()) if "verdict.student" in chaos._command(p)]
-            theirs = [p for p in below if "supervisor" not in chaos._command(p)]
+            below = [p for p in chaos.descendants(os.getpid()) if "verdict.student" in chaos.command_of(p)]
+            theirs = [p for p in below if "supervisor" not in chaos.command_of(p)]
             if theirs:
                 os.kill(theirs[0], signal.SIGKILL)
                 return
