@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,8 @@ def grade(
                 f"{course.source(assignment)} is missing: expected an assignment that was released."
             )
     with _locked(course):
+        for left in course.grading.glob("stage-*"):  # of a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         jobs = [job for name in sorted(names, key=_timed) for job in _jobs(course, name, settings, students)]
         if not jobs:
             raise GradingError(

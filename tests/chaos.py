@@ -194,8 +194,12 @@ def main() -> int:
             root = Path(folder) / f"round-{number}"
             shutil.copytree(fresh, root)
             told = one_round(Course.at(root), rng, seconds)
-            equal = state(Course.at(root)) == wanted
+            found = state(Course.at(root))
+            equal = found == wanted
             failed += not equal
+            for key in sorted(found.keys() | wanted.keys()):
+                if found.get(key) != wanted.get(key):
+                    print(f"    {key}: {found.get(key)} instead of {wanted.get(key)}")
             print(f"round {number}: killed {'; '.join(told) or 'nothing in time'}: "
                   f"{'equal' if equal else 'DIFFERENT'}", flush=True)  # fmt: skip
             shutil.rmtree(root)
