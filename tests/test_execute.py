@@ -169,3 +169,16 @@ def test_a_run_that_was_killed_from_outside_is_tried_again(package, tmp_path):
     nb, found = run(package, GOOD, slow, check("right", "assert f(1) == 2"), cell_s=60.0)
     killer.join()
     assert found["right"].points == 2 and nb.metadata[RUN]["stopped"] == ""
+
+
+def test_a_picture_of_bytes_and_an_output_that_breaks_cost_nothing(package):
+    """Bytes as a PNG output stopped the judge; so did a shell that cannot say how a cell went."""
+    shows = (
+        "from IPython.display import display\ndisplay({'image/png': b'\\x89PNG\\r\\n\\x1a\\n...'}, raw=True)"
+    )
+    breaks = "import IPython.utils.capture as c\nc.capture_output = None"
+    nb, found = run(
+        package, GOOD, answer("shows", shows), answer("breaks", breaks), plain("1 + 1"),
+        check("right", "assert f(1) == 2"),
+    )  # fmt: skip
+    assert found["right"].points == 2 and nb.cells[1].outputs[0].data["image/png"].startswith("iVBOR")

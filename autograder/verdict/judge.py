@@ -57,7 +57,13 @@ class Judge:
     def run(self, source: str, kind: str) -> dict[str, Any]:
         """One cell: its outputs and status."""
         if kind != "grade":
-            record = self.link.run_cell(source)
+            try:
+                record = self.link.run_cell(source)
+            except Exception as error:  # their process could not say how it went, but it goes on
+                if self.link.ended:
+                    raise
+                text = f"{type(error).__name__}: {error}"[:_MOST_TEXT]
+                record = {"outputs": [_error(type(error).__name__, text)], "status": "error"}
             self._note(source, kind)
             return record
         printed = io.StringIO()
@@ -71,9 +77,7 @@ class Judge:
             raise
         except BaseException as error:  # the verdict
             name, text = type(error).__name__, str(error)[:_MOST_TEXT]
-            outputs = [
-                {"output_type": "error", "ename": name, "evalue": text, "traceback": [f"{name}: {text}"]}
-            ]
+            outputs = [_error(name, text)]
         else:
             if isinstance(value, int | float | np.generic):
                 outputs = [
@@ -194,6 +198,10 @@ class Clock:
 
 def _late(*_: Any) -> None:
     raise Late("alarm")
+
+
+def _error(name: str, text: str) -> dict[str, Any]:
+    return {"output_type": "error", "ename": name, "evalue": text, "traceback": [f"{name}: {text}"]}
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ and what this process answers is data that they check.
 
 from __future__ import annotations
 
+import base64
 import builtins
 import contextlib
 import importlib
@@ -250,13 +251,9 @@ class Side(wire.Coder):
             if text:
                 outputs.append({"output_type": "stream", "name": name, "text": text[:100_000]})
         for shown in captured.outputs:
-            data = {
-                k: v
-                for k, v in shown.data.items()
-                if k in ("text/plain", "image/png") and isinstance(v, str | bytes)
-            }
-            data = {k: v.decode() if isinstance(v, bytes) else v[:2_000_000] for k, v in data.items()}
-            outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
+            data = {kind: shown.data[kind] for kind in ("text/plain", "image/png") if kind in shown.data}
+            outputs.append({"output_type": "display_data", "metadata": {},
+                            "data": {kind: _as_text(value) for kind, value in data.items()}})  # fmt: skip
         if error is not None:
             text = "".join(traceback.format_exception(error, limit=-3, chain=False))[-4000:]
             name, value = type(error).__name__, str(error)[:2000]
@@ -324,6 +321,11 @@ class Side(wire.Coder):
             text = str(error)[:4000]
         return {"name": type(error).__name__, "base": base.__name__, "text": text,
                 "number": getattr(error, "tito_number", None)}  # fmt: skip
+
+
+def _as_text(value: Any) -> str:
+    """What a notebook file holds of an output: a picture's bytes in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)[:2_000_000]
 
 
 def _has(kind: type, name: str) -> bool:
