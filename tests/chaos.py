@@ -138,6 +138,8 @@ def one_round(course: Course, rng: random.Random, seconds: float) -> list[str]:
             kill(process, victim, rng)
             told.append(f"{victim} at {moment:.1f} s")
         process.communicate()
+        if not told:  # it has ended before: nothing was disturbed
+            return []
     last = grade(course)
     _, said = last.communicate()
     if last.returncode:
@@ -191,16 +193,19 @@ def main() -> int:
         print(f"undisturbed: {seconds:.1f} s, {len(wanted)} facts", flush=True)
         failed = 0
         for number in range(1, options.rounds + 1):
-            root = Path(folder) / f"round-{number}"
-            shutil.copytree(fresh, root)
-            told = one_round(Course.at(root), rng, seconds)
+            root, told = Path(folder) / f"round-{number}", []
+            while not told:  # the machine may be quicker than it was
+                shutil.rmtree(root, ignore_errors=True)
+                shutil.copytree(fresh, root)
+                told = one_round(Course.at(root), rng, seconds)
+                seconds *= 1.0 if told else 0.8
             found = state(Course.at(root))
             equal = found == wanted
             failed += not equal
             for key in sorted(found.keys() | wanted.keys()):
                 if found.get(key) != wanted.get(key):
                     print(f"    {key}: {found.get(key)} instead of {wanted.get(key)}")
-            print(f"round {number}: killed {'; '.join(told) or 'nothing in time'}: "
+            print(f"round {number}: killed {'; '.join(told)}: "
                   f"{'equal' if equal else 'DIFFERENT'}", flush=True)  # fmt: skip
             shutil.rmtree(root)
     print(f"{options.rounds} rounds, {failed} with another gradebook")
