@@ -31,6 +31,8 @@ lock: $(VENV)/dev.stamp  ## pin anew what pyproject.toml asks for
 	$(BIN)/python -m piptools compile -q $(LOCK) -o requirements/build.txt requirements/build.in
 	$(BIN)/python -m piptools compile -q $(LOCK) -o requirements/run.txt pyproject.toml
 	$(BIN)/python -m piptools compile -q $(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt pyproject.toml
+	$(BIN)/python -m piptools compile -q $(LOCK) --extra book -c requirements/dev.txt -o requirements/book.txt pyproject.toml
+	$(BIN)/python -m piptools compile -q $(LOCK) --extra browser -c requirements/book.txt -o requirements/browser.txt pyproject.toml
 LOCK := --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
@@ -44,6 +46,14 @@ $(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
 	$(PIP) -r requirements/dev.txt
+	touch $@
+
+$(VENV)/book.stamp: $(VENV)/run.stamp requirements/book.txt
+	$(PIP) -r requirements/book.txt
+	touch $@
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp $(VENV)/book.stamp requirements/browser.txt
+	$(PIP) -r requirements/browser.txt
 	touch $@
 
 clean:
