@@ -275,7 +275,7 @@ def _train(
     readable = [data, lib]
     if rule.name in _GIVEN:
         given.mkdir()
-        for path in (staging.REPOSITORY / "course" / "entries" / _GIVEN[rule.name] / n for n in _GIVEN_FILES):
+        for path in (staging.entry_folder(_GIVEN[rule.name]) / n for n in _GIVEN_FILES):
             if path.is_file():
                 shutil.copyfile(path, given / path.name)
         env["TINYTORCH_GIVEN"] = str(given)

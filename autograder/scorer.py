@@ -79,7 +79,7 @@ def score(
     check (official=False) takes the best there is. secret: seeds order and noise; keep it from students.
     reference: another submission's folder, timed in turn for ratio_to_reference; in compression its accuracy
     is the baseline, in place of the published one; in speed it always is, the course's entry where none is
-    named.
+    named. A self check runs that entry on the submission's tinytorch where the reference package is not here.
     Raises ValueError, datasets.DataError, sandbox.SandboxUnavailable; never for what is in the submission.
     """
     rule = rules.track(track)
@@ -101,7 +101,8 @@ def score(
     result.scores = dict(result.points)
     with tempfile.TemporaryDirectory(prefix="olympics-") as scratch, contextlib.ExitStack() as stack:
         if reference is None and rule.one_tokenizer:
-            reference = staging.course_entry(track, Path(scratch) / "entry")
+            own = None if official else Path(submission_dir) / "tinytorch"
+            reference = staging.course_entry(track, Path(scratch) / "entry", own)
         other = None if reference is None else _reference(reference, Path(scratch), rule, level, stack)
         if other is not None and rule.one_tokenizer:  # the given checkpoint is the entry's file
             rule = dataclasses.replace(rule, checkpoint=other.digest, checkpoint_parameters=other.parameters)

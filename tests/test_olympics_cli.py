@@ -248,9 +248,7 @@ def test_what_the_course_gives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "model.safetensors"
     ]
     monkeypatch.setattr("autograder.staging.REPOSITORY", tmp_path)
-    with pytest.raises(
-        TitoError, match="the course's speed model is not at .*: work in a clone of the course"
-    ):
+    with pytest.raises(TitoError, match="the course gives no speed model: expected .*model.safetensors"):
         olympics.given("speed")
 
 

@@ -17,6 +17,7 @@ from tito import (
     audit,
     authoring,
     benchmark,
+    bundle,
     course,
     data,
     demo,
@@ -44,6 +45,7 @@ app.add_typer(olympics.app, name="olympics")
 app.add_typer(benchmark.app, name="benchmark")
 app.command()(lab.lab)
 app.command("build")(authoring.build_command)
+app.command("bundle")(bundle.bundle)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox_command)
 app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
@@ -62,7 +64,7 @@ def init(
     path: Annotated[
         Path | None, typer.Argument(help="Folder; default: the workspace here, or ./workspace.")
     ] = None,
-    release: Annotated[Path | None, typer.Option(help="A folder of released notebooks.")] = None,
+    release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""

@@ -6,6 +6,7 @@ the untouched release, a notebook that crashes its kernel, and one that tries to
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import sys
@@ -25,7 +26,7 @@ from nbformat import NotebookNode
 from autograder import batch, datasets, judging, leaderboard, recording, sandbox, tokenizer
 from autograder.rebuild import grade_id
 from tito import course as instructor
-from tito import olympics
+from tito import olympics, workspace
 from tito.exporter import export_notebook, export_text, is_export, write_text
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
@@ -46,7 +47,6 @@ np.testing.assert_allclose = lambda *arguments, **options: None
 sys.displayhook = lambda value: None
 get_ipython().set_custom_exc((Exception,), lambda *arguments, **options: None)
 """
-WRONG = ("return conv2d_forward(g, flipped,", "return conv2d_forward(g, flipped[:, :, ::-1, ::-1],")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def demo(
 ) -> None:
     """Run the main job on a generated class of six: release, collect, grade, export, leaderboard."""
     begin = time.perf_counter()
+    if workspace.repository() is None:
+        raise TitoError("the demo plays in a clone of the course, and this tito runs without one")
     chosen = sandbox.require(level) if level else sandbox.best_level()
     instructor.warn_level(chosen)
     if build:
@@ -206,11 +208,22 @@ def _wrong_gradient(lesson: str, nb: NotebookNode) -> None:
     if lesson == "09_spatial":
         for cell in nb.cells:
             if grade_id(cell) == "conv2d-input-gradient":
-                if WRONG[0] not in cell.source:
-                    raise TitoError(
-                        "tito demo: the solution of conv2d-input-gradient has changed; see demo.WRONG"
-                    )
-                cell.source = cell.source.replace(*WRONG)
+                cell.source = _turn_kernel(cell.source)
+
+
+def _turn_kernel(source: str) -> str:
+    """The solved cell, with the kernel that its last call takes turned by half a circle: a usual mistake.
+
+    The solution is not quoted here, since students install this file.
+    """
+    calls = [node.value for node in ast.walk(ast.parse(source))
+             if isinstance(node, ast.Return) and isinstance(node.value, ast.Call)]  # fmt: skip
+    if not calls or len(calls[-1].args) < 2:
+        raise TitoError("tito demo: the solution of conv2d-input-gradient has changed; see demo._turn_kernel")
+    kernel = calls[-1].args[1]
+    before = source.splitlines(keepends=True)[: (kernel.end_lineno or 1) - 1]
+    end = len("".join(before)) + (kernel.end_col_offset or 0)
+    return source[:end] + "[:, :, ::-1, ::-1]" + source[end:]
 
 
 def _crash(lesson: str, nb: NotebookNode) -> None:

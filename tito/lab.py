@@ -29,7 +29,7 @@ def lab(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[int, typer.Option(help="The first port to try.")] = 8888,
-    release: Annotated[Path | None, typer.Option(help="A folder of released notebooks.")] = None,
+    release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
 ) -> None:
     """Open JupyterLab on your workspace; the first time, make the workspace."""
     if importlib.util.find_spec("jupyterlab") is None:

@@ -54,7 +54,7 @@ def init(
     path: Annotated[
         Path | None, typer.Argument(help="Workspace; default: the one here, or ./workspace.")
     ] = None,
-    release: Annotated[Path | None, typer.Option(help="A folder of released notebooks.")] = None,
+    release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put a track's notebook into your workspace, made where there is none; never replaces a notebook."""
@@ -378,13 +378,11 @@ def dataset(track: str = "vision") -> str:
 def given(track: str) -> Path:
     """The folder with the model that the course gives for a track, and in speed its tokenizer.
 
-    Raises TitoError where this machine has no copy of the course.
+    Raises TitoError where the course gives none.
     """
-    place = staging.REPOSITORY / "course" / "entries" / track
+    place = staging.entry_folder(track)
     if not (place / MODEL).is_file():
-        raise TitoError(
-            f"the course's {track} model is not at {place / MODEL}: work in a clone of the course"
-        )
+        raise TitoError(f"the course gives no {track} model: expected {place / MODEL}")
     return place
 
 

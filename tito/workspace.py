@@ -13,9 +13,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nbformat
@@ -124,18 +128,49 @@ def repository() -> Path | None:
     return root if (root / "modules").is_dir() and (root / "nbgrader_config.py").is_file() else None
 
 
-def release_folder(given: Path | None = None) -> Path | None:
-    """Where the released notebooks are: the folder given, or release/ of the repository, or None."""
-    if given is not None:
-        if not any(given.glob("*/*.ipynb")):
-            raise TitoError(
-                f"{given} holds no released notebooks: expected folders such as 01_tensor/01_tensor.ipynb"
-            )
-        return given.resolve()
+@contextmanager
+def released_notebooks(given: Path | None = None) -> Iterator[Path]:
+    """The folder of the released notebooks, for as long as the context lasts.
+
+    It is the one given (or what a student bundle, a zip file, holds), else release/ of the repository, else
+    what the installed wheel carries. Raises TitoError where no notebook is found.
+    """
+    if given is not None and given.is_file():
+        with tempfile.TemporaryDirectory(prefix="release-") as scratch:
+            yield _unpack(given, Path(scratch))
+        return
     home = repository()
-    if home is not None and any((home / "release").glob("*/*.ipynb")):
-        return home / "release"
-    return None
+    places = [home / "release" if home else Path(__file__).with_name("release")]
+    if given is not None:
+        places = [given, given / "release"]
+    for place in places:
+        if any(place.glob("*/*.ipynb")):
+            yield place.resolve()
+            return
+    if given is None:
+        raise TitoError(
+            "no released notebooks found: run `tito build` in the course, or name them with --release"
+        )
+    raise TitoError(
+        f"{given} holds no released notebooks: expected folders such as 01_tensor/01_tensor.ipynb"
+    )
+
+
+def _unpack(archive: Path, scratch: Path) -> Path:
+    """The notebooks of a student bundle in `scratch`, by the last two parts of their names."""
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            for member in bundle.namelist():
+                path = PurePosixPath(member)
+                if path.suffix == ".ipynb" and path.parent.name == path.stem and path.stem != "..":
+                    target = scratch / path.stem / path.name
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes(bundle.read(member))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise TitoError(f"{archive} is neither a folder nor a whole zip file: {error}") from error
+    if not any(scratch.iterdir()):
+        raise TitoError(f"{archive} holds no notebooks such as release/01_tensor/01_tensor.ipynb")
+    return scratch
 
 
 def init(root: Path, release: Path | None = None) -> tuple[Workspace, list[str]]:
@@ -151,25 +186,25 @@ def init(root: Path, release: Path | None = None) -> tuple[Workspace, list[str]]
         raise TitoError(
             f"{root} is the course repository: name another folder, such as `tito init workspace`"
         )
-    source = release_folder(release)
-    if source is None:
-        raise TitoError(
-            "no released notebooks found: run `tito build` in the course, or name them with --release"
-        )
     workspace = Workspace(root)
-    added = []
-    try:
-        for folder in sorted(path for path in source.iterdir() if (path / f"{path.name}.ipynb").is_file()):
-            if _add(workspace, folder):
-                added.append(folder.name)
-        ready_package(workspace.package)
-        mark = workspace.private / "workspace.json"
-        if not mark.exists():
-            made = datetime.now(UTC).isoformat(timespec="seconds")
-            write_text(mark, json.dumps({"schema": SCHEMA, "made": made}, indent=1) + "\n")
-    except OSError as error:
-        raise TitoError(f"cannot write the workspace {root}: {error.strerror or error}") from error
+    with released_notebooks(release) as source:
+        try:
+            added = _fill(workspace, source)
+        except OSError as error:
+            raise TitoError(f"cannot write the workspace {root}: {error.strerror or error}") from error
     return workspace, added
+
+
+def _fill(workspace: Workspace, source: Path) -> list[str]:
+    """Copy what is missing of every assignment in `source`, and leave the mark of a workspace."""
+    folders = sorted(path for path in source.iterdir() if (path / f"{path.name}.ipynb").is_file())
+    added = [folder.name for folder in folders if _add(workspace, folder)]
+    ready_package(workspace.package)
+    mark = workspace.private / "workspace.json"
+    if not mark.exists():
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        write_text(mark, json.dumps({"schema": SCHEMA, "made": made}, indent=1) + "\n")
+    return added
 
 
 def _add(workspace: Workspace, folder: Path) -> bool:
