@@ -22,11 +22,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autograder import deadlines, ledger
 from autograder.judging import (
+    SECRET,
     Course,
     GradingError,
     Judgement,
     load_judgement,
     plain_judgement,
+    submission_secret,
     submitted_at,
     write_json,
 )  # fmt: skip
@@ -51,6 +53,8 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
             nbformat.write(judgement.notebook, folder / f"{assignment}.ipynb")
             if judgement.submitted:
                 (folder / "timestamp.txt").write_text(judgement.submitted)
+            if secret := submission_secret(course, judgement.student, assignment):
+                (folder / SECRET).write_text(secret)
         enter_deadlines(course, assignment, [judgement.student for judgement in todo])
         failed = autograde(course, assignment, stage)
         for judgement in todo:

@@ -1,0 +1,131 @@
+"""A real browser on the real thing: fixtures for `make browser`.
+
+Every step leaves a picture in tests/browser/shots/ for a person to look at, and so does a test that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.lab import free_port
+from tito import bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = Path(__file__).with_name("shots")
+BOOK = ROOT / "build" / "book"
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 740}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's chromium. Fails where there is none: `make browser` installs it."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.fail("no chromium on this machine: apt-get install chromium, or run `make browser`")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of its own; the mark `phone` makes it 375 pixels wide, `dark` asks for dark colours."""
+    phone, dark = (request.node.get_closest_marker(name) for name in ("phone", "dark"))
+    context = browser.new_context(
+        viewport=PHONE if phone else WIDE,  # type: ignore[arg-type]
+        color_scheme="dark" if dark else "light",
+        accept_downloads=True,
+    )
+    context.set_default_timeout(30_000)
+    made = context.new_page()
+    failures = request.session.testsfailed
+    yield made
+    if request.session.testsfailed > failures:
+        _shoot(made, f"failed-{request.node.name}")
+    context.close()
+
+
+@pytest.fixture
+def shots() -> Callable[[Page, str], Path]:
+    """A function that keeps a picture of the page as shots/<name>.png."""
+    return _shoot
+
+
+def _shoot(page: Page, name: str) -> Path:
+    SHOTS.mkdir(exist_ok=True)
+    path = SHOTS / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.png"
+    page.screenshot(path=path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """The built handbook; `make browser` builds it first."""
+    if not (BOOK / "index.html").is_file():
+        pytest.fail(f"{BOOK} holds no handbook: run `make book` first")
+    return BOOK
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment in which the student bundle was installed as its README says; returns its tito."""
+    folder = tmp_path_factory.mktemp("student")
+    wheel, archive = bundle.make(ROOT, ROOT, folder / "dist")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    unpacked = folder / archive.stem
+    pip = [str(unpacked / "env" / "bin" / "python"), "-m", "pip", "install", "-q", "--no-deps",
+           "--disable-pip-version-check"]  # fmt: skip
+    for command in (
+        [sys.executable, "-m", "venv", "env"],
+        [*pip, "--require-hashes", "-r", "requirements.txt"],
+        [*pip, wheel.name],
+    ):
+        done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return unpacked / "env" / "bin" / "tito"
+
+
+@pytest.fixture
+def tito_lab(student: Path, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Starts `tito lab` on a workspace, as a student with a home of their own; gives the address to open."""
+    running: list[subprocess.Popen[bytes]] = []
+    home = tmp_path / "home"
+    (home / ".jupyter").mkdir(parents=True)
+    # the tests ask JupyterLab itself which cell is where: the page's HTML holds only the cells in sight
+    (home / ".jupyter" / "jupyter_server_config.json").write_text(
+        '{"LabApp": {"expose_app_in_browser": true}}'
+    )
+
+    def start(workspace: Path) -> str:
+        port = free_port()
+        log = tmp_path / f"lab-{port}.log"
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTHON"))}
+        env |= {"HOME": str(home), "SHELL": "/bin/bash"}
+        command = [str(student), "lab", str(workspace), "--no-browser", "--port", str(port)]
+        with log.open("wb") as out:
+            running.append(subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT,
+                                            start_new_session=True))  # fmt: skip
+        for _ in range(300):
+            if found := re.search(rf"http://(?:localhost|127\.0\.0\.1):{port}/\S*token=\w+", log.read_text()):
+                return found.group()
+            assert running[-1].poll() is None, log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(f"tito lab did not start in 30 s: {log.read_text()}")
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(20)

@@ -1,0 +1,121 @@
+"""nbgrader's exchange, a real folder: two students with accounts of their own, and what each can see."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.notebooks import answer, check, notebook
+from tests.people import Person, give, people, shared_folder
+
+COURSE = "tiny"
+CONFIG = """
+c = get_config()
+c.CourseDirectory.course_id = {course!r}
+c.Exchange.root = {exchange!r}
+"""
+SOURCE = notebook(
+    answer("f", "def f(x):\n    ### BEGIN SOLUTION\n    return x + 1\n    ### END SOLUTION"),
+    check("test-f", "assert f(1) == 2, f'f(1): expected 2, got {f(1)}'", 2),
+)
+
+
+@pytest.fixture(scope="module")
+def class_of_two() -> Iterator[tuple[Person, Person, Person, Path]]:
+    """A teacher whose course has one assignment, two students, and the exchange that they share."""
+    with shared_folder() as folder:
+        yield *_class_of_two(folder), folder / "exchange"
+
+
+def _class_of_two(folder: Path) -> list[Person]:
+    teacher, ada, berta = people(folder, "teacher", "ada", "berta")
+    exchange = folder / "exchange"
+    exchange.mkdir()
+    exchange.chmod(0o777)
+    settings = CONFIG.format(course=COURSE, exchange=str(exchange))
+    course = teacher.home / "course"
+    (course / "source" / "01_tiny").mkdir(parents=True)
+    nbformat.write(SOURCE, course / "source" / "01_tiny" / "01_tiny.ipynb")
+    (course / "tinytorch").mkdir()
+    (course / "tinytorch" / "__init__.py").write_text("")
+    (course / "nbgrader_config.py").write_text(settings)
+    for student in (ada, berta):
+        (student.home / "nbgrader_config.py").write_text(settings)
+        give(student, student.home)
+    give(teacher, teacher.home)
+    return [teacher, ada, berta]
+
+
+def write(student: Person, text: str) -> None:
+    path = student.home / "01_tiny" / "01_tiny.ipynb"
+    nb = nbformat.read(path, 4)
+    next(cell for cell in nb.cells if cell.metadata.nbgrader.grade_id == "f").source = text
+    nbformat.write(nb, path)
+
+
+def test_two_students_from_release_to_feedback(class_of_two):
+    teacher, ada, berta, exchange = class_of_two
+    course = teacher.home / "course"
+    tito = ("-m", "tito")
+    teacher.run(*tito, "release", "01_tiny", "--publish", cwd=course)
+    for student in (ada, berta):
+        assert "01_tiny" in student.run("-m", "nbgrader", "list")
+        student.run("-m", "nbgrader", "fetch_assignment", "01_tiny")
+        assert "NotImplementedError" in student.run("-m", "nbgrader", "validate", "01_tiny/01_tiny.ipynb")
+    write(ada, "def f(x):\n    return 1 + x")
+    write(berta, "def f(x):\n    return x")
+    assert "Success" in ada.run("-m", "nbgrader", "validate", "01_tiny/01_tiny.ipynb")
+    # what is fetched again replaces nothing that was typed
+    ada.run("-m", "nbgrader", "fetch_assignment", "01_tiny", code=1)
+    assert "return 1 + x" in (ada.home / "01_tiny" / "01_tiny.ipynb").read_text()
+    for student in (ada, berta):
+        student.run("-m", "nbgrader", "submit", "01_tiny")
+
+    inbound = exchange / COURSE / "inbound"
+    assert {path.name.split("+")[0] for path in inbound.iterdir()} == {"ada", "berta"}
+    spy = f"import os; print(os.listdir({str(inbound)!r}))"
+    assert "PermissionError" in ada.run("-c", spy, code=1)
+    own = next(inbound.glob("berta+*/01_tiny.ipynb"))
+    forge = f"open({str(own)!r}, 'w').write('mine now')"
+    assert "PermissionError" in ada.run("-c", forge, code=1)
+
+    said = json.loads(teacher.run(*tito, "collect", "01_tiny", "--json", cwd=course))
+    assert said["students"] == ["ada", "berta"]
+    teacher.run(*tito, "grade", "01_tiny", cwd=course)
+    teacher.run(*tito, "feedback", "01_tiny", "--publish", cwd=course)
+    teacher.run(*tito, "export", "--names", "id", cwd=course)
+    with (course / "results.csv").open() as file:
+        points = {row["name"]: float(row["points"]) for row in csv.DictReader(file) if not row["track"]}
+    said = teacher.run(*tito, "explain", "ada", "01_tiny", cwd=course)
+    assert points == {"ada": 2.0, "berta": 0.0}, said
+    for student, words in ((ada, "return 1 + x"), (berta, "expected 2, got 1")):
+        student.run("-m", "nbgrader", "fetch_feedback", "01_tiny")
+        pages = list((student.home / "01_tiny" / "feedback").rglob("01_tiny.html"))
+        assert len(pages) == 1
+        assert words in html.unescape(re.sub("<[^>]+>", "", pages[0].read_text()))
+    # feedback is read by the name of one's own submission, which nobody else knows
+    given = exchange / COURSE / "feedback"
+    assert "PermissionError" in ada.run("-c", f"import os; print(os.listdir({str(given)!r}))", code=1)
+
+
+def test_a_name_in_the_exchange_is_the_owner_s(class_of_two):
+    """ada leaves a submission in berta's name: it is not collected."""
+    teacher, ada, _, exchange = class_of_two
+    course = teacher.home / "course"
+    forged = exchange / COURSE / "inbound" / "berta+01_tiny+2030-01-01 00:00:00 UTC+x"
+    script = (
+        f"import pathlib; p = pathlib.Path({str(forged)!r}); p.mkdir(mode=0o777); "
+        f"(p / '01_tiny.ipynb').write_text(pathlib.Path('01_tiny/01_tiny.ipynb').read_text()); "
+        "(p / 'timestamp.txt').write_text('2030-01-01 00:00:00 UTC')"
+    )
+    ada.run("-c", script)
+    before = (course / "submitted" / "berta" / "01_tiny" / "01_tiny.ipynb").read_bytes()
+    teacher.run("-m", "tito", "collect", "01_tiny", cwd=course)
+    assert (course / "submitted" / "berta" / "01_tiny" / "01_tiny.ipynb").read_bytes() == before
