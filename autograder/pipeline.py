@@ -28,6 +28,7 @@ def configure(c: Any) -> None:
         ours + "HideTests",
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
+    c.ExchangeFactory.collect = "autograder.exchange.Collect"
     c.ExportApp.plugin_class = ours + "ResultsExport"
     c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")

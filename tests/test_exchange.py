@@ -21,6 +21,12 @@ c = get_config()
 c.CourseDirectory.course_id = {course!r}
 c.Exchange.root = {exchange!r}
 """
+TEACHES = """
+from autograder.pipeline import configure
+
+c.CourseDirectory.root = {root!r}
+configure(c)
+"""
 SOURCE = notebook(
     answer("f", "def f(x):\n    ### BEGIN SOLUTION\n    return x + 1\n    ### END SOLUTION"),
     check("test-f", "assert f(1) == 2, f'f(1): expected 2, got {f(1)}'", 2),
@@ -45,7 +51,7 @@ def _class_of_two(folder: Path) -> list[Person]:
     nbformat.write(SOURCE, course / "source" / "01_tiny" / "01_tiny.ipynb")
     (course / "tinytorch").mkdir()
     (course / "tinytorch" / "__init__.py").write_text("")
-    (course / "nbgrader_config.py").write_text(settings)
+    (course / "nbgrader_config.py").write_text(settings + TEACHES.format(root=str(course)))
     for student in (ada, berta):
         (student.home / "nbgrader_config.py").write_text(settings)
         give(student, student.home)
@@ -105,17 +111,30 @@ def test_two_students_from_release_to_feedback(class_of_two):
     assert "PermissionError" in ada.run("-c", f"import os; print(os.listdir({str(given)!r}))", code=1)
 
 
-def test_a_name_in_the_exchange_is_the_owner_s(class_of_two):
-    """ada leaves a submission in berta's name: it is not collected."""
+ATTACKS = {
+    "a name of another": "(p / '01_tiny.ipynb').write_text('{}')",
+    "a link to the solution": "os.symlink(solution, p / '01_tiny.ipynb')",
+    "a pipe": "os.mkfifo(p / '01_tiny.ipynb')",
+    "no time": "(p / '01_tiny.ipynb').write_text('{}')",
+    "too large": "(p / '01_tiny.ipynb').touch(), os.truncate(p / '01_tiny.ipynb', 200_000_000)",
+}
+
+
+def test_what_is_not_collected(class_of_two):
+    """What ada leaves in the exchange by hand stops nobody's collection, and is no submission."""
     teacher, ada, _, exchange = class_of_two
-    course = teacher.home / "course"
-    forged = exchange / COURSE / "inbound" / "berta+01_tiny+2030-01-01 00:00:00 UTC+x"
-    script = (
-        f"import pathlib; p = pathlib.Path({str(forged)!r}); p.mkdir(mode=0o777); "
-        f"(p / '01_tiny.ipynb').write_text(pathlib.Path('01_tiny/01_tiny.ipynb').read_text()); "
-        "(p / 'timestamp.txt').write_text('2030-01-01 00:00:00 UTC')"
-    )
+    course, inbound = teacher.home / "course", exchange / COURSE / "inbound"
+    script = f"import os, pathlib; solution = {str(course / 'source' / '01_tiny' / '01_tiny.ipynb')!r}\n"
+    for attack, make in ATTACKS.items():
+        who = "berta" if attack == "a name of another" else "ada"
+        when = "yesterday" if attack == "no time" else "2030-01-01 00:00:00 UTC"
+        folder = inbound / f"{who}+01_tiny+{when}+{attack}"
+        script += f"p = pathlib.Path({str(folder)!r}); p.mkdir(); os.chmod(p, 0o777); {make}\n"
+        script += "(p / 'timestamp.txt').write_text('2030-01-01 00:00:00 UTC')\n"
     ada.run("-c", script)
-    before = (course / "submitted" / "berta" / "01_tiny" / "01_tiny.ipynb").read_bytes()
-    teacher.run("-m", "tito", "collect", "01_tiny", cwd=course)
-    assert (course / "submitted" / "berta" / "01_tiny" / "01_tiny.ipynb").read_bytes() == before
+    places = [course / "submitted" / who / "01_tiny" / "01_tiny.ipynb" for who in ("ada", "berta")]
+    before = [place.read_bytes() for place in places]
+    said = json.loads(teacher.run("-m", "tito", "collect", "01_tiny", "--json", cwd=course))
+    assert [place.read_bytes() for place in places] == before and said["students"] == ["ada", "berta"]
+    for attack in ATTACKS:
+        assert len([line for line in said["refused"] if attack in line]) == 1, (attack, said["refused"])

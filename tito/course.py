@@ -49,15 +49,14 @@ def release(
 def collect(assignment: Assignment, course: CourseOption = None, as_json: Json = False) -> None:
     """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
     root = find(course)
-    nbgrader(root, "collect", assignment, "--update")
+    from autograder.exchange import REFUSED
     from autograder.judging import Course
 
+    said = nbgrader(root, "collect", assignment, "--update")
+    refused = [line[line.index(REFUSED) :] for line in said.splitlines() if REFUSED in line]
     students = Course.at(root).students(assignment)
-    _say(
-        as_json,
-        {"assignment": assignment, "students": students},
-        f"{assignment}: {len(students)} submissions",
-    )
+    text = "\n".join([f"{assignment}: {len(students)} submissions", *refused])
+    _say(as_json, {"assignment": assignment, "students": students, "refused": refused}, text)
 
 
 @app.command()
@@ -361,8 +360,8 @@ def give_feedback(root: Path, assignment: str) -> list[Path]:
     return sorted((root / "feedback").glob(f"*/{assignment}/*.html"))
 
 
-def nbgrader(root: Path, *arguments: str) -> None:
-    """Run one of nbgrader's own commands in the course folder. Raises TitoError with its last line."""
+def nbgrader(root: Path, *arguments: str) -> str:
+    """Run one of nbgrader's own commands in the course folder; returns its log. Raises TitoError."""
     here = str(Path(__file__).resolve().parents[1])  # nbgrader_config.py loads our plug-ins
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
@@ -373,6 +372,7 @@ def nbgrader(root: Path, *arguments: str) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise TitoError(f"nbgrader {arguments[0]}: {said[-1] if said else 'stopped without a word'}")
+    return done.stderr
 
 
 def warn_level(level: str) -> None:
