@@ -1,0 +1,174 @@
+"""`tito course`: make a course ready to teach, shift its schedule to dates, compute and export its grades."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autograder import schedule as plans
+from tito.course import CourseOption, Json, find, plain_errors
+from tito.notebook import TitoError
+from tito.workspace import repository
+
+app = typer.Typer(no_args_is_help=True, help="For instructors: a course to teach, its dates and its grades.")
+
+Start = Annotated[str | None, typer.Option(help="The first day of the course, such as 2027-01-11.")]
+Zone = Annotated[str | None, typer.Option(help="Such as Europe/Berlin; default: the schedule's.")]
+Skip = Annotated[
+    list[str] | None, typer.Option(help="A day, or first..last; may be repeated. A whole week is a break.")
+]
+
+
+@app.command()
+def schedule(
+    weeks: Annotated[
+        str | None, typer.Option(help="8 or 2, or a schedule file; default: the course's.")
+    ] = None,
+    start: Start = None,
+    timezone: Zone = None,
+    skip: Skip = None,
+    course: CourseOption = None,
+    ics: Annotated[Path | None, typer.Option(help="Write or update a calendar file.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Into the course's deadlines and gradebook.")
+    ] = False,
+    move_handed_in: Annotated[
+        bool, typer.Option("--move-handed-in", help="Move due dates that students have handed in for, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the weeks of a course with dates; --ics writes a calendar, --apply sets the due dates."""
+    planned = planned_from(weeks, start, timezone, skip or [], course)
+    done: dict[str, Any] = {}
+    if apply:
+        done["moved"] = _apply(find(course), planned, move_handed_in)
+    if ics is not None:
+        from autograder import calendar_file
+
+        with plain_errors():
+            done["events"] = calendar_file.write(planned, ics, _course_id(course))
+    if as_json:
+        typer.echo(json.dumps({**plain(planned), **done}))
+        return
+    for line in plans.table(planned):
+        typer.echo(line)
+    if "moved" in done:
+        typer.echo(f"{len(done['moved'])} due dates set in {find(course) / 'course' / 'deadlines.toml'}")
+    if "events" in done:
+        typer.echo(f"{done['events']} events new or changed in {ics}")
+
+
+def planned_from(
+    weeks: str | None, start: str | None, timezone: str | None, skip: list[str], course: Path | None
+) -> plans.Plan:
+    """The plan that the options ask for. Raises TitoError."""
+    path = schedule_file(weeks, course)
+    if start is None:
+        raise TitoError("a schedule needs its first day: --start 2027-01-11")
+    with plain_errors():
+        found = plans.load(path)
+    try:
+        first = datetime.date.fromisoformat(start)
+    except ValueError:
+        raise TitoError(f"--start {start}: expected a day such as 2027-01-11") from None
+    try:
+        days = [day for text in skip for day in plans.days(text)]
+        return plans.plan(found, first, timezone=timezone, skip=days)
+    except (ValueError, OverflowError) as error:
+        raise TitoError(f"no schedule from {start}: {error}") from error
+
+
+def schedule_file(weeks: str | None, course: Path | None) -> Path:
+    """A schedule by its number of weeks, by its file, or the course's own. Raises TitoError."""
+    home = repository()
+    if weeks is None:
+        try:
+            own = find(course) / "course" / "schedule.toml"
+        except TitoError:
+            own = None
+        if own is not None and own.is_file():
+            return own
+        weeks = "8"
+    if Path(weeks).suffix == ".toml":
+        return Path(weeks)
+    places = [folder / "course" / "schedules" for folder in (home, _here(course)) if folder is not None]
+    for place in places:
+        if (place / f"{weeks}-weeks.toml").is_file():
+            return place / f"{weeks}-weeks.toml"
+    there = sorted(path.name.split("-")[0] for place in places for path in place.glob("*-weeks.toml"))
+    raise TitoError(
+        f"no schedule of {weeks} weeks: expected {' or '.join(dict.fromkeys(there)) or 'a course repository'}, "
+        "or a file such as course/schedules/8-weeks.toml"
+    )
+
+
+def plain(planned: plans.Plan) -> dict[str, Any]:
+    """A plan in JSON types."""
+    return {
+        "title": planned.schedule.title, "start": str(planned.start), "timezone": planned.zone.key,
+        "skipped": [str(day) for day in planned.skipped],
+        "weeks": [
+            {"week": number, "start": str(start), "title": week.title, "reading": week.reading,
+             "hours": round(hours, 2)}
+            for number, (week, start, hours) in enumerate(
+                zip(planned.schedule.weeks, planned.weeks, planned.hours(), strict=True), start=1
+            )
+        ],
+        "assignments": [
+            {"name": item.name, "week": item.week, "release": item.release.isoformat(),
+             "due": item.due.isoformat(), "hours": item.hours}
+            for item in planned.items
+        ],
+    }  # fmt: skip
+
+
+def _apply(root: Path, planned: plans.Plan, force: bool) -> list[str]:
+    from nbgrader.api import Gradebook
+
+    from autograder import due_dates, recording
+    from autograder.judging import Course
+
+    place = Course.at(root)
+    if root == repository():
+        raise TitoError(
+            f"{root} is the course repository: make a course with `tito course init`, then --course"
+        )
+    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        changes = due_dates.moves(place, gradebook, planned.due())
+        blocked = [(name, before, count) for name, before, _, count in changes if before and count]
+        if blocked and not force:
+            shown = ", ".join(
+                f"{name} (due {before:%Y-%m-%d %H:%M %Z}, {n} handed in)" for name, before, n in blocked
+            )
+            raise TitoError(
+                f"nothing was changed, for students have handed in: {shown}. Plan those days as they are, or "
+                "add --move-handed-in"
+            )
+        due_dates.apply(place, gradebook, {name: then for name, _, then, _ in changes})
+    return [name for name, *_ in changes]
+
+
+def _course_id(course: Path | None) -> str:
+    from autograder import recording
+    from autograder.judging import Course
+
+    here = _here(course)
+    if here is None:
+        return "torch-olympics"
+    with plain_errors():
+        config = recording.nbgrader_config(Course.at(here))
+    return str(config.CourseDirectory.get("course_id", "") or here.name)
+
+
+def _here(course: Path | None) -> Path | None:
+    """The course folder, or None where there is none and none was named."""
+    try:
+        return find(course)
+    except TitoError:
+        if course is not None:
+            raise
+        return None
