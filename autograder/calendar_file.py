@@ -78,9 +78,10 @@ def _merged(new: Event | None, old: Event | None, now: datetime.datetime) -> tup
         assert old is not None
         if str(old.get("status", "")) == "CANCELLED":
             return old, False
-        new = Event.from_ical(old.to_ical())
-        new.pop("dtstamp", None)
-        new.pop("sequence", None)
+        new = Event()
+        for field, value in old.items():
+            if field not in ("DTSTAMP", "SEQUENCE"):
+                new[field] = value
         new.add("status", "CANCELLED")
     elif old is not None and _content(new) == _content(old):
         return old, False
@@ -97,7 +98,8 @@ def _content(event: Event) -> list[object]:
 def _events(path: Path) -> dict[str, Event]:
     try:
         calendar = Calendar.from_ical(path.read_bytes())
-        return {str(event["uid"]): event for event in calendar.walk("VEVENT")}
+        found = calendar.walk("VEVENT")
+        return {str(event["uid"]): event for event in found if isinstance(event, Event)}
     except (ValueError, KeyError, IndexError, AttributeError) as error:
         raise GradingError(
             f"{path} is no calendar ({error}): name another file, or delete this one"

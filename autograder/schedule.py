@@ -8,6 +8,7 @@ and what falls on a single skipped day moves to the next day that is not skipped
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -45,13 +46,15 @@ class Week:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The weeks of a course, without a date; the times of day are local to `timezone`."""
+    """The weeks of a course; the times of day are local to `timezone`. A course's own file has its start."""
 
     title: str
     weeks: tuple[Week, ...]
     timezone: str = "UTC"
     release_time: datetime.time = datetime.time(9)
     due_time: datetime.time = datetime.time(23, 59)
+    start: datetime.date | None = None
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def load(path: Path) -> Schedule:
 
 def parse(data: Mapping[str, Any]) -> Schedule:
     """A schedule from the tables of its file. Raises ValueError that names the field."""
-    _known(data, {"title", "timezone", "release_time", "due_time", "week"}, "the file")
+    fields = {"title", "timezone", "release_time", "due_time", "start", "skip", "week"}
+    _known(data, fields, "the file")
     weeks = data.get("week")
     if not isinstance(weeks, list) or not 1 <= len(weeks) <= MOST_WEEKS:
         raise ValueError(f"expected [[week]] tables, 1 to {MOST_WEEKS} of them")
@@ -123,7 +127,12 @@ def parse(data: Mapping[str, Any]) -> Schedule:
                 raise ValueError(f"{field} = {data[field]!r}: expected a time of day such as 23:59:00")
     name = str(data.get("timezone", "UTC"))
     zone(name)
-    return Schedule(_text(data, "title", "the file"), made, name, **times)
+    start, skip = data.get("start"), data.get("skip", [])
+    if start is not None and (not isinstance(start, datetime.date) or isinstance(start, datetime.datetime)):
+        raise ValueError(f"start = {start!r}: expected a day such as 2027-01-11")
+    if not isinstance(skip, list) or not all(isinstance(text, str) and days(text) for text in skip):
+        raise ValueError(f"skip = {skip!r}: expected a list such as ['2027-02-15', '2027-03-29..2027-04-04']")
+    return Schedule(_text(data, "title", "the file"), made, name, **times, start=start, skip=tuple(skip))
 
 
 def plan(
@@ -165,6 +174,19 @@ def plan(
     )
 
 
+def with_start(text: str, start: datetime.date, timezone: str, skip: Iterable[str]) -> str:
+    """The text of a schedule file with these in front of its weeks, all else untouched."""
+    lines = text.splitlines()
+    end = next((k for k, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
+    top = [line for line in lines[:end] if not re.match(r"\s*(start|timezone|skip)\s*=", line)]
+    while top and not top[-1].strip():
+        top.pop()
+    top += [f"start = {start}", f'timezone = "{timezone}"', f"skip = {json.dumps(list(skip))}", ""]
+    made = "\n".join([*top, *lines[end:]]) + "\n"
+    parse(tomllib.loads(made))
+    return made
+
+
 def zone(name: str) -> ZoneInfo:
     """A time zone of the IANA database by name. Raises ValueError."""
     try:
@@ -188,7 +210,8 @@ def days(text: str) -> list[datetime.date]:
 
 
 def _week_starts(start: datetime.date, count: int, skipped: Collection[datetime.date]) -> list[datetime.date]:
-    starts, week = [], start
+    starts: list[datetime.date] = []
+    week = start
     while len(starts) < count:
         if not all(week + DAY * k in skipped for k in range(7)):
             starts.append(week)
@@ -212,10 +235,7 @@ def _item(data: Any, where: str) -> Item:
         raise ValueError(f"{where}: expected assignments such as {{ name = '01_tensor', ... }}, got {data!r}")
     where = f"{where}, {data['name']}"
     _known(data, {"name", "release", "due", "hours"}, where)
-    release, due, hours = data.get("release"), data.get("due"), data.get("hours")
-    for field, day in (("release", release), ("due", due)):
-        if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day < 7 * MOST_WEEKS:
-            raise ValueError(f"{where}: {field} = {day!r}, expected days after the week's first day, from 0")
+    release, due, hours = _day_of(data, "release", where), _day_of(data, "due", where), data.get("hours")
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 <= hours <= 200:
         raise ValueError(f"{where}: hours = {hours!r}, expected 0 to 200")
     if release > 6:
@@ -223,6 +243,13 @@ def _item(data: Any, where: str) -> Item:
     if due < release:
         raise ValueError(f"{where}: due on day {due}, before its release on day {release}")
     return Item(data["name"], release, due, float(hours))
+
+
+def _day_of(data: Mapping[str, Any], field: str, where: str) -> int:
+    day = data.get(field)
+    if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day < 7 * MOST_WEEKS:
+        raise ValueError(f"{where}: {field} = {day!r}, expected days after the week's first day, from 0")
+    return day
 
 
 def _known(data: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -235,6 +235,9 @@ def course(tmp_path):
         '  { name = "02_b", release = 0, due = 6, hours = 1 },\n]\n'
     )
     (root / "course" / "deadlines.toml").write_text(DEADLINES)
+    for name in ("01_a", "02_b"):
+        (root / "source" / name).mkdir(parents=True)
+        (root / "source" / name / f"{name}.ipynb").touch()
     return root
 
 

@@ -11,6 +11,7 @@ import typer
 
 from autograder import schedule as plans
 from tito.course import CourseOption, Json, find, plain_errors
+from tito.exporter import write_text
 from tito.notebook import TitoError
 from tito.workspace import repository
 
@@ -21,6 +22,55 @@ Zone = Annotated[str | None, typer.Option(help="Such as Europe/Berlin; default: 
 Skip = Annotated[
     list[str] | None, typer.Option(help="A day, or first..last; may be repeated. A whole week is a break.")
 ]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the course goes; made, or completed.")],
+    name: Annotated[
+        str | None, typer.Option(help="The course's name for nbgrader; default: the folder's.")
+    ] = None,
+    weeks: Annotated[str, typer.Option(help="8 or 2, or a schedule file.")] = "8",
+    start: Start = None,
+    timezone: Zone = None,
+    skip: Skip = None,
+    exchange: Annotated[
+        Path | None, typer.Option(help="Folder that students fetch from; default: exchange/ in the course.")
+    ] = None,
+    students: Annotated[
+        Path | None, typer.Option(help="Roster as CSV: nbgrader's, Moodle's or Canvas's.")
+    ] = None,
+    lessons: Annotated[
+        Path | None, typer.Option(help="Repository or bundle with source/; default: this repository.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a course ready to teach, or add what it lacks; overwrites nothing."""
+    from autograder import roster
+    from tito import course_folder
+
+    home = course_folder.lessons_folder(lessons)
+    path = schedule_file(weeks, home)
+    own = folder / "course" / "schedule.toml"
+    planned = None
+    if start is not None:
+        planned = planned_from(str(path), start, timezone, skip or [], home)
+    elif timezone or skip:
+        raise TitoError("--timezone and --skip belong to dates: add --start 2027-01-11")
+    with plain_errors():
+        people = roster.read(students) if students is not None else []
+    wish = course_folder.Wish(
+        name or folder.expanduser().resolve().name, home, exchange, people, path, planned, tuple(skip or ())
+    )
+    kept = start is not None and own.exists()
+    added = course_folder.make(folder, wish)
+    if as_json:
+        typer.echo(json.dumps({"course": str(folder.expanduser().resolve()), "added": added}))
+        return
+    typer.echo(f"{folder}: " + (f"added {', '.join(added)}" if added else "nothing new, all is as it was"))
+    if kept:
+        typer.echo("It has its dates already: `tito course schedule --start DAY --apply` moves them.")
+    typer.echo(f"Next: `cd {folder}`; README.md there holds each week's commands.")
 
 
 @app.command()
@@ -45,7 +95,9 @@ def schedule(
     planned = planned_from(weeks, start, timezone, skip or [], course)
     done: dict[str, Any] = {}
     if apply:
-        done["moved"] = _apply(find(course), planned, move_handed_in)
+        done["moved"] = _apply(
+            find(course), planned, schedule_file(weeks, course), skip or [], move_handed_in
+        )
     if ics is not None:
         from autograder import calendar_file
 
@@ -67,19 +119,19 @@ def planned_from(
 ) -> plans.Plan:
     """The plan that the options ask for. Raises TitoError."""
     path = schedule_file(weeks, course)
-    if start is None:
-        raise TitoError("a schedule needs its first day: --start 2027-01-11")
     with plain_errors():
         found = plans.load(path)
     try:
-        first = datetime.date.fromisoformat(start)
+        first = datetime.date.fromisoformat(start) if start is not None else found.start
     except ValueError:
         raise TitoError(f"--start {start}: expected a day such as 2027-01-11") from None
+    if first is None:
+        raise TitoError("a schedule needs its first day: --start 2027-01-11")
     try:
-        days = [day for text in skip for day in plans.days(text)]
+        days = [day for text in skip or found.skip for day in plans.days(text)]
         return plans.plan(found, first, timezone=timezone, skip=days)
     except (ValueError, OverflowError) as error:
-        raise TitoError(f"no schedule from {start}: {error}") from error
+        raise TitoError(f"no schedule from {first}: {error}") from error
 
 
 def schedule_file(weeks: str | None, course: Path | None) -> Path:
@@ -100,10 +152,8 @@ def schedule_file(weeks: str | None, course: Path | None) -> Path:
         if (place / f"{weeks}-weeks.toml").is_file():
             return place / f"{weeks}-weeks.toml"
     there = sorted(path.name.split("-")[0] for place in places for path in place.glob("*-weeks.toml"))
-    raise TitoError(
-        f"no schedule of {weeks} weeks: expected {' or '.join(dict.fromkeys(there)) or 'a course repository'}, "
-        "or a file such as course/schedules/8-weeks.toml"
-    )
+    known = " or ".join(dict.fromkeys(there)) or "a course repository"
+    raise TitoError(f"no schedule of {weeks} weeks: expected {known}, or a file such as my-weeks.toml")
 
 
 def plain(planned: plans.Plan) -> dict[str, Any]:
@@ -126,7 +176,7 @@ def plain(planned: plans.Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _apply(root: Path, planned: plans.Plan, force: bool) -> list[str]:
+def _apply(root: Path, planned: plans.Plan, path: Path, skip: list[str], force: bool) -> list[str]:
     from nbgrader.api import Gradebook
 
     from autograder import due_dates, recording
@@ -138,7 +188,10 @@ def _apply(root: Path, planned: plans.Plan, force: bool) -> list[str]:
             f"{root} is the course repository: make a course with `tito course init`, then --course"
         )
     with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
-        changes = due_dates.moves(place, gradebook, planned.due())
+        due = {name: when for name, when in planned.due().items() if place.source(name).is_file()}
+        if not due:
+            raise TitoError(f"{root} has none of the schedule's assignments in source/: nothing is due")
+        changes = due_dates.moves(place, gradebook, due)
         blocked = [(name, before, count) for name, before, _, count in changes if before and count]
         if blocked and not force:
             shown = ", ".join(
@@ -149,6 +202,10 @@ def _apply(root: Path, planned: plans.Plan, force: bool) -> list[str]:
                 "add --move-handed-in"
             )
         due_dates.apply(place, gradebook, {name: then for name, _, then, _ in changes})
+        text = plans.with_start(
+            path.read_text(encoding="utf-8"), planned.start, planned.zone.key, skip or planned.schedule.skip
+        )
+        write_text(root / "course" / "schedule.toml", text)
     return [name for name, *_ in changes]
 
 
