@@ -114,6 +114,93 @@ def schedule(
         typer.echo(f"{done['events']} events new or changed in {ics}")
 
 
+@app.command()
+def grades(
+    student: Annotated[
+        str | None, typer.Argument(help="One student: say where each figure comes from.")
+    ] = None,
+    course: CourseOption = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, canvas or moodle.")] = "table",
+    what: Annotated[
+        str | None,
+        typer.Option(
+            help="assignments, parts or both; default: assignments for canvas and moodle, else both."
+        ),
+    ] = None,
+    roster: Annotated[
+        Path | None, typer.Option(help="Canvas's exported gradebook, or Moodle's participants, as CSV.")
+    ] = None,
+    identity: Annotated[
+        str, typer.Option(help="For Moodle: email, idnumber or username finds a student.")
+    ] = "email",
+    to: Annotated[Path | None, typer.Option(help="The file; default: to the terminal.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The course grade in its four parts, or the marks as CSV for a spreadsheet, Canvas or Moodle."""
+    from autograder import course_grade, gradebook_csv
+
+    _expect("--format", form, ("table", "csv", "canvas", "moodle"))
+    _expect("--what", what or "both", ("assignments", "parts", "both"))
+    _expect("--identity", identity, tuple(gradebook_csv.MOODLE))
+    said: list[str] = []
+    with plain_errors():
+        found, computed = class_grades(find(course))
+        if not computed:
+            raise TitoError(
+                "nobody is in the gradebook: `tito course init . --students roster.csv` enters a class"
+            )
+        if student is not None:
+            computed = [grade for grade in computed if grade.student == student]
+            if not computed:
+                raise TitoError(f"{student} is not in the gradebook: expected one of {_some(found.students)}")
+        if as_json:
+            typer.echo(json.dumps({"grades": [plain_grade(grade) for grade in computed]}))
+            return
+        if form == "table":
+            lines = course_grade.table(computed) if student is None else course_grade.explained(computed[0])
+            text = "\n".join(lines) + "\n"
+        else:
+            default = "both" if form == "csv" else "assignments"
+            chosen = gradebook_csv.columns(found, computed, what or default)
+            if form == "csv":
+                text, said = gradebook_csv.plain(found, chosen)
+            elif form == "canvas":
+                text, said = gradebook_csv.canvas(found, chosen, roster)
+            else:
+                text, said = gradebook_csv.moodle(found, chosen, identity, roster)
+    for line in said:
+        typer.echo(line, err=True)
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_text(to, text)
+    except OSError as error:
+        raise TitoError(f"{to} cannot be written ({error.strerror}): name another file") from error
+    typer.echo(f"{to}: {len(text.splitlines())} lines")
+
+
+def class_grades(root: Path) -> tuple[Any, list[Any]]:
+    """The marks and the course grades of a course's class. Raises GradingError."""
+    from nbgrader.api import Gradebook
+
+    from autograder import course_grade, marks, recording
+    from autograder.judging import Course
+
+    place = Course.at(root)
+    with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        found = marks.collect(place, gradebook)
+        return found, course_grade.grades(place, gradebook, found)
+
+
+def plain_grade(grade: Any) -> dict[str, Any]:
+    """A course grade in JSON types; points that are not there yet are null."""
+    parts = {name: vars(part) for name, part in grade.parts.items()}
+    return {
+        "student": grade.student, "parts": parts, "total": grade.total, "of": grade.of, "final": grade.final,
+    }  # fmt: skip
+
+
 def planned_from(
     weeks: str | None, start: str | None, timezone: str | None, skip: list[str], course: Path | None
 ) -> plans.Plan:
@@ -207,6 +294,16 @@ def _apply(root: Path, planned: plans.Plan, path: Path, skip: list[str], force: 
         )
         write_text(root / "course" / "schedule.toml", text)
     return [name for name, *_ in changes]
+
+
+def _expect(option: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise TitoError(f"{option} {given}: expected {', '.join(known)}")
+
+
+def _some(names: Any) -> str:
+    known = list(names)
+    return ", ".join(known[:6]) + (f" and {len(known) - 6} more" if known[6:] else "")
 
 
 def _course_id(course: Path | None) -> str:
