@@ -180,6 +180,30 @@ def grades(
     typer.echo(f"{to}: {len(text.splitlines())} lines")
 
 
+@app.command("new-lesson")
+def new_lesson(name: Annotated[str, typer.Argument(help="Such as 20_smoothing.")]) -> None:
+    """Begin a lesson: a file in modules/ that builds and grades as it stands, and its wrong solutions."""
+    from tito import scaffold
+
+    _begun(scaffold.new_lesson(name, Path.cwd()), name)
+
+
+@app.command("new-track")
+def new_track(
+    name: Annotated[str, typer.Argument(help="A track of the rules table, such as noisy.")],
+) -> None:
+    """Begin the notebook of a track that stands in the rules table: it trains, and the scorer grades it."""
+    from tito import scaffold
+
+    _begun(scaffold.new_track(name, Path.cwd()), name)
+
+
+def _begun(files: list[Path], name: str) -> None:
+    for path in files:
+        typer.echo(f"wrote {path}")
+    typer.echo(f"It builds as it stands: `tito build {name}`. Make it yours, and build again.")
+
+
 def class_grades(root: Path) -> tuple[Any, list[Any]]:
     """The marks and the course grades of a course's class. Raises GradingError."""
     from nbgrader.api import Gradebook
