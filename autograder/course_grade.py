@@ -30,6 +30,7 @@ from autograder.marks import Class, Mark
 IMPLEMENTATION, REPORT, QUALITY, RANK = rules.COURSE_GRADE
 LESSON = re.compile(r"\d\d_")
 REPORT_ASSIGNMENT = "report"
+SHORT = {IMPLEMENTATION: "implementation", REPORT: "report", QUALITY: "quality", RANK: "rank"}
 NOT_MARKED = "not marked yet"
 
 
@@ -192,10 +193,11 @@ def table(found: Sequence[Grade]) -> list[str]:
     """A line a student: the four parts, and the total out of what is marked."""
     width = max([len(grade.student) for grade in found] + [7])
     names = list(rules.COURSE_GRADE)
-    head = f"{'student':<{width}}" + "".join(f"  {f'{n} {m}':>25}" for n, m in rules.COURSE_GRADE.items())
+    heads = [f"{SHORT[name]} {most}" for name, most in rules.COURSE_GRADE.items()]
+    head = f"{'student':<{width}}" + "".join(f"  {text:>17}" for text in heads)
     lines = [f"{head}  total"]
     for grade in found:
-        cells = "".join(f"  {_shown(grade.parts[name]):>25}" for name in names)
+        cells = "".join(f"  {_shown(grade.parts[name]):>17}" for name in names)
         lines.append(f"{grade.student:<{width}}{cells}  {total(grade)}")
     if not all(grade.final for grade in found):
         lines += [

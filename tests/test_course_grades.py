@@ -254,3 +254,22 @@ def test_the_command(course, tmp_path, monkeypatch, capsys):
     assert "no column 'ID number'" in tito.refuses(
         *here, "--format", "moodle", "--identity", "idnumber", "--roster", tmp_path / "no.csv"
     )
+
+
+def test_the_pages_commands_are_there(monkeypatch, capsys):
+    """What the instructor's pages run exists: every `tito` word and option of their console blocks."""
+    import re
+    from pathlib import Path
+
+    tito = Tito(monkeypatch, capsys)
+    pages = [Path("course/instructor", f"{name}.md").read_text() for name in ("setup", "schedule", "grades")]
+    blocks = [
+        block for page in pages for block in re.findall(r"^```\{console\}\n(.*?)^```", page, re.M | re.S)
+    ]
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("tito ")]
+    assert len(commands) > 8
+    for line in commands:
+        words = line.split(" | ")[0].split()[1:]
+        path = words[:2] if words[0] == "course" else words[:1]
+        known = tito(*path, "--help")
+        assert all(word in known for word in words if word.startswith("--")), line
