@@ -55,7 +55,6 @@ _FILE_BYTES, _DISK_BYTES = 512 * rules.MB, 2_000 * rules.MB  # checkpoints besid
 _LOOK_S = 0.5
 # A bar every ten seconds is enough of a log; threads of OpenBLAS wait for a short time only, as in client.py.
 _ENV = {"TQDM_MININTERVAL": "10", "OPENBLAS_THREAD_TIMEOUT": "19"}
-_GIVEN = {"speed": "speed", "compression": "vision"}  # track: the course entry whose model it gives
 _GIVEN_FILES = ("model.safetensors", "network.py", staging.TOKENIZER)
 Progress = Callable[[float, str], None]
 
@@ -273,9 +272,9 @@ def _train(
         "TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, "PYTHONPATH": str(lib), **_ENV,
     }  # fmt: skip
     readable = [data, lib]
-    if rule.name in _GIVEN:
+    if rule.given:
         given.mkdir()
-        for path in (staging.entry_folder(_GIVEN[rule.name]) / n for n in _GIVEN_FILES):
+        for path in (staging.entry_folder(rule.given) / n for n in _GIVEN_FILES):
             if path.is_file():
                 shutil.copyfile(path, given / path.name)
         env["TINYTORCH_GIVEN"] = str(given)

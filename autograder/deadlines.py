@@ -22,6 +22,7 @@ import datetime
 import json
 import math
 import tomllib
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ def enter(deadlines: Deadlines, gradebook: Gradebook, assignment: str, students:
     """Put the due date of an assignment and the extensions of these students into the gradebook."""
     due = deadlines.due.get(assignment)
     gradebook.update_or_create_assignment(assignment, duedate=_utc(due).isoformat() if due else None)
-    for student in students:
-        gradebook.update_or_create_student(student)
-        gradebook.update_or_create_submission(assignment, student)
-        days = deadlines.extension.get(student, {}).get(assignment, 0)
-        gradebook.grant_extension(assignment, student, minutes=round(days * 24 * 60))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object of type .* not in session")  # nbgrader's own, harmless
+        for student in students:
+            gradebook.update_or_create_student(student)
+            gradebook.update_or_create_submission(assignment, student)
+            days = deadlines.extension.get(student, {}).get(assignment, 0)
+            gradebook.grant_extension(assignment, student, minutes=round(days * 24 * 60))
 
 
 def attempt_counts(course: Course, deadlines: Deadlines, new: Judgement, record: Judgement | None) -> str:

@@ -30,7 +30,6 @@ from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, r
 
 HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
-SECRET = "submission_secret.txt"  # nbgrader's: feedback lies in the exchange under a hash of it
 STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
 
 
@@ -370,16 +369,6 @@ def submitted_at(course: Course, student: str, assignment: str) -> str:
     except (ValueError, AttributeError, TypeError, OverflowError):
         return ""
     return text
-
-
-def submission_secret(course: Course, student: str, assignment: str) -> str:
-    """nbgrader's secret of a submission through the exchange; "" where the file is none of nbgrader's."""
-    path = course.submitted(student, assignment) / SECRET
-    if path.is_symlink() or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        text = file.read(257).decode("utf-8", "replace")
-    return text if re.fullmatch(r"[0-9a-f]{32,256}", text) else ""
 
 
 def _now() -> str:

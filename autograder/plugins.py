@@ -49,6 +49,9 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
         judgement = judging.judge(course, job["student"], job["assignment"], settings)
         assert judgement.notebook is not None
         recording.record(course, judgement)
+        graded = course.root / "autograded" / job["student"] / job["assignment"]
+        if graded.is_dir():
+            recording.keep_secret(course.submitted(job["student"], job["assignment"]), graded)
         return judgement.notebook, resources
 
 

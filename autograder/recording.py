@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import sys
 import warnings
@@ -22,17 +23,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autograder import deadlines, ledger
 from autograder.judging import (
-    SECRET,
     Course,
     GradingError,
     Judgement,
     load_judgement,
     plain_judgement,
-    submission_secret,
     submitted_at,
     write_json,
 )  # fmt: skip
 from autograder.pipeline import configure
+
+SECRET = "submission_secret.txt"
 
 
 def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> None:
@@ -53,8 +54,7 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
             nbformat.write(judgement.notebook, folder / f"{assignment}.ipynb")
             if judgement.submitted:
                 (folder / "timestamp.txt").write_text(judgement.submitted)
-            if secret := submission_secret(course, judgement.student, assignment):
-                (folder / SECRET).write_text(secret)
+            keep_secret(course.submitted(judgement.student, assignment), folder)
         enter_deadlines(course, assignment, [judgement.student for judgement in todo])
         failed = autograde(course, assignment, stage)
         for judgement in todo:
@@ -72,6 +72,23 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def keep_secret(submitted: Path, folder: Path) -> None:
+    """Put submission_secret.txt into `folder`, by which nbgrader names the feedback that a student fetches.
+
+    Where a submission has no usable one, a new one takes its place: its feedback stays in the house, and
+    nbgrader's release_feedback, which needs the file of every student, goes on to the others.
+    """
+    path = submitted / SECRET  # the student's own file: anything may be in it
+    usable = path.is_file() and not path.is_symlink() and path.stat().st_size <= 1000
+    secret = path.read_bytes() if usable else secrets.token_hex(64).encode()
+    try:
+        secret.decode()
+    except UnicodeDecodeError:
+        secret = secrets.token_hex(64).encode()
+    (folder / SECRET).unlink(missing_ok=True)
+    (folder / SECRET).write_bytes(secret)
 
 
 def enter_deadlines(course: Course, assignment: str, students: list[str]) -> None:

@@ -108,6 +108,8 @@ class Track:
     ramps: Mapping[str, Mapping[str, Ramp]]  # dataset -> dimension -> ramp
     audit: Audit
     ranking: str
+    measure: str = "pictures"  # what is done with an entry: a key of tracks.MEASURES
+    given: str = ""  # the course entry whose model everybody starts from, course/entries/<given>
     metric: str = "accuracy"  # what the accuracy dimension is measured by, a key of Result.metrics
     rate: str = "images_per_second"  # what the speed dimension is measured by
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # dataset -> split -> accuracy
@@ -229,6 +231,7 @@ TRACKS: Mapping[str, Track] = {
         ramps={"tinytalks": _LANGUAGE},
         audit=_AUDIT_TEXT,
         ranking="bits per byte, which no tokenizer flatters, among those that pass the gate",
+        measure="text",
         metric="bits_per_byte",
         rate="tokens_per_second",
         gates={"rubric": 0.5},
@@ -258,6 +261,8 @@ TRACKS: Mapping[str, Track] = {
         ramps={"tinytalks": _SPEED},
         audit=_AUDIT_KEPT,
         ranking="tokens/s among those that pass the gate; its ratio to the reference stands beside it",
+        measure="speed",
+        given="speed",
         metric="retention",
         rate="tokens_per_second",
         gates={"tokens_per_second": 100.0},
@@ -290,6 +295,7 @@ TRACKS: Mapping[str, Track] = {
         ramps={"cifar10": _COMPRESSION_CIFAR10, "digits": _COMPRESSION_DIGITS},
         audit=_AUDIT_PICTURES,
         ranking="size of the file among those that pass the gate",
+        given="vision",
         metric="accuracy_lost",
         baselines={
             "cifar10": {"test": 0.8966, "public": 0.8948, "private": 0.8984},

@@ -161,7 +161,7 @@ def _measure(
                 rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples,
                 fresh=fresh,
             )  # fmt: skip
-            tracks.MEASURES[rule.name](run)
+            tracks.MEASURES[rule.measure](run)
             worker.check_limits()
         finally:
             result.metrics["memory_bytes"] = worker.peak_memory() or None

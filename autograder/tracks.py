@@ -161,10 +161,9 @@ def text(run: Run) -> None:
 
 
 MEASURES: Mapping[str, Callable[[Run], None]] = {
-    "vision": pictures,
-    "compression": pictures,
+    "pictures": pictures,
     "speed": speed,
-    "language": text,
+    "text": text,
 }
 
 

@@ -20,7 +20,13 @@ def test_scripts_start_from_any_folder(script, tmp_path):
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("track", rules.TRACKS)
+# a new track may do without an entry of the course; these four have one
+MEASURED = sorted(
+    {"vision", "language", "speed", "compression"} | {p.parent.name for p in ENTRIES.glob("*/result.json")}
+)
+
+
+@pytest.mark.parametrize("track", MEASURED)
 def test_results_are_of_the_files_that_are_there(track):
     result = json.loads((ENTRIES / track / "result.json").read_text())
     assert result["valid"] and result["split"] == "test"

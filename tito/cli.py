@@ -25,6 +25,7 @@ from tito import (
     module,
     olympics,
     sandbox,
+    teaching,
     workspace,
 )
 from tito.exporter import ExportError
@@ -48,6 +49,7 @@ app.command("build")(authoring.build_command)
 app.command("bundle")(bundle.bundle)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox_command)
+app.add_typer(teaching.app, name="course")
 app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
 
 

@@ -257,17 +257,9 @@ def feedback(
     """Write feedback/ as HTML for each student, without hidden tests (nbgrader generate_feedback)."""
     root = find(course)
     pages = give_feedback(root, assignment)
-    apart = [
-        page.parent.parent.name for page in pages if not (page.parent / "submission_secret.txt").is_file()
-    ]
-    if publish:  # nbgrader stops at the first submission that did not come through the exchange
-        nbgrader(
-            root, "release_feedback", assignment, f"--CourseDirectory.student_id_exclude={','.join(apart)}"
-        )
-    text = f"{len(pages)} pages in {root / 'feedback'}"
-    if publish and apart:
-        text += f"; not published, since not handed in through the exchange: {', '.join(sorted(set(apart)))}"
-    _say(as_json, {"pages": list(map(str, pages)), "published": publish, "apart": sorted(set(apart))}, text)
+    if publish:
+        nbgrader(root, "release_feedback", assignment)
+    _say(as_json, {"pages": list(map(str, pages))}, f"{len(pages)} pages in {root / 'feedback'}")
 
 
 @app.command()

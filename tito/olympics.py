@@ -41,7 +41,7 @@ STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 app = typer.Typer(no_args_is_help=True, help="The tracks: begin one, read its rules, hand in, see the board.")
 
-TrackOption = Annotated[str, typer.Option("--track", help="vision, language, speed or compression")]
+TrackOption = Annotated[str, typer.Option("--track", help=f"One of {', '.join(rules.TRACKS)}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 

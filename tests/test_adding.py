@@ -1,0 +1,177 @@
+"""course/instructor/adding.md to the letter: a 20th lesson and a fifth track, built, released and graded."""
+
+import copy
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from autograder import datasets, sandbox
+from tests.submissions import TINYTORCH
+from tito import scaffold
+from tito.notebook import TitoError
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = (ROOT / "course" / "instructor" / "adding.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)
+COMMANDS = [
+    line for block in re.findall(r"^```sh\n(.*?)^```", GUIDE, re.M | re.S) for line in block.splitlines()
+]
+COPIED = ("autograder", "tito", "modules", "olympics_notebooks", "source", "release", "tinytorch",
+          "nbgrader_config.py", "tests/__init__.py", "tests/mutants", "course/schedules",
+          "course/entries/vision")  # fmt: skip
+
+
+class Repository:
+    """A copy of the repository, and its own tito."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *words: str, code: int = 0, module: str = "tito") -> str:
+        env = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=self.root,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def insert(self, file: str, line: str, text: str, *, before: bool = False) -> None:
+        """Put text after (or before) the line that starts so, as the guide says."""
+        path = self.root / file
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        (at,) = [k for k, found in enumerate(lines) if found.startswith(line)]
+        lines.insert(at if before else at + 1, text)
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The copy after every step of the guide."""
+    root = tmp_path_factory.mktemp("adding") / "repository"
+    for name in COPIED:
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).is_file():
+            shutil.copyfile(ROOT / name, target)
+    made = Repository(root)
+    measure, named, entry = PYTHON
+    track = COMMANDS.index("tito course new-track noisy")
+    assert "give it an entry in TRACKS" in made(*shlex.split(COMMANDS[track])[1:], code=1)
+    made.insert("autograder/tracks.py", "MEASURES", measure + "\n\n", before=True)
+    made.insert("autograder/tracks.py", "MEASURES", named)
+    made.insert("autograder/rules.py", "TRACKS", entry)
+    for command in COMMANDS:
+        program, *words = shlex.split(command)
+        assert program == "tito"
+        made(*words)
+    return made
+
+
+@pytest.fixture(scope="module")
+def course(repository, tmp_path_factory):
+    """A course with the new lesson and the new track, released."""
+    root = tmp_path_factory.mktemp("taught") / "dl"
+    repository("course", "init", str(root), "--weeks", "2")
+    for name in ("20_smoothing", "noisy"):
+        repository("release", name, "--course", str(root))
+    return root
+
+
+def hand_in(course, student, assignment, nb):
+    folder = course / "submitted" / student / assignment
+    folder.mkdir(parents=True)
+    nbformat.write(nb, folder / f"{assignment}.ipynb")
+    (folder / "timestamp.txt").write_text("2026-11-20 10:00:00 UTC")
+    return folder
+
+
+def graded(repository, course, assignment, *options):
+    out = repository(
+        "grade", assignment, "--course", str(course), "--json", "--level", sandbox.best_level(), *options
+    )
+    done = next(json.loads(line) for line in out.splitlines() if '"event": "done"' in line)
+    return {grade["student"]: grade for grade in done["grades"]}
+
+
+def test_the_guide_has_what_the_test_follows():
+    assert COMMANDS == ["tito course new-lesson 20_smoothing", "tito build 20_smoothing",
+                        "tito course new-track noisy", "tito build noisy"]  # fmt: skip
+    assert len(PYTHON) == 3
+
+
+def test_a_twentieth_lesson(repository, course):
+    assert '"smoothing": "20"' in (repository.root / "tito" / "names.py").read_text()
+    assert "def smoothing_means" in (repository.root / "tinytorch" / "smoothing.py").read_text()
+    released = course / "release" / "20_smoothing" / "20_smoothing.ipynb"
+    assert "cumsum" not in released.read_text()
+    right = nbformat.read(course / "source" / "20_smoothing" / "20_smoothing.ipynb", 4)
+    wrong = copy.deepcopy(right)
+    (cell,) = [c for c in wrong.cells if c.metadata.get("nbgrader", {}).get("solution")]
+    cell.source = cell.source.replace("/ n", "/ (n + 1)")
+    hand_in(course, "ada", "20_smoothing", right)
+    hand_in(course, "ben", "20_smoothing", wrong)
+    hand_in(course, "cleo", "20_smoothing", nbformat.read(released, 4))
+    found = graded(repository, course, "20_smoothing")
+    assert {student: grade["points"] for student, grade in found.items()} == {"ada": 5, "ben": 1, "cleo": 0}
+    assert "expected [2, 4, 6]" in " ".join(found["ben"]["lost"])
+
+
+def test_its_wrong_solutions_are_caught(repository):
+    out = repository("20_smoothing", module="tests.mutants")
+    judged = re.findall(r"^(ok |BAD) (.+?): ([0-9.]+) of 5 points", out, re.M)
+    assert {name: (verdict, float(points)) for verdict, name, points in judged} == {
+        "reference": ("ok ", 5), "release": ("ok ", 0), "sums, not means": ("ok ", 1),
+        "one window short": ("ok ", 1), "no check": ("ok ", 4),
+    }  # fmt: skip
+
+
+def test_a_fifth_track(repository, course):
+    assert "seen through noise" in repository("olympics", "rules", "--track", "noisy")
+    nb = nbformat.read(course / "source" / "noisy" / "noisy.ipynb", 4)
+    train = datasets.load("digits", "train")
+    x = train.images.reshape(len(train), -1) / 255.0
+    x = x - x.mean(axis=1, keepdims=True)
+    y = np.eye(10)[train.labels]
+    ridge = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ y)
+    for student, weight in (("ada", ridge), ("ben", np.zeros_like(ridge))):
+        folder = hand_in(course, student, "noisy", nb)
+        (folder / "tinytorch").mkdir()
+        (folder / "tinytorch" / "__init__.py").write_text(TINYTORCH)
+        save_file({"weight": weight.astype(np.float32)}, folder / "model.safetensors")
+        (folder / "training.json").write_text(json.dumps({"seconds": 2.0, "epochs": 1, "history": []}))
+    found = graded(repository, course, "noisy", "--dataset", "digits")
+    assert found["ada"]["points"] > 60 > 35 > found["ben"]["points"]
+    record = json.loads((course / "grading" / "graded" / "noisy" / "ada.json").read_text())
+    assert record["track"]["valid"] and record["track"]["metrics"]["accuracy"] > 0.9, record["track"]
+    out = repository("course", "grades", "ben", "--course", str(course))
+    assert "noisy 2 of 2" in out and "code quality" in out
+
+
+def test_what_is_taken_is_said(repository):
+    for make, name, says in (
+        (scaffold.new_lesson, "20_other", "has that number or name already"),
+        (scaffold.new_lesson, "21_tensor", "has that number or name already"),
+        (scaffold.new_lesson, "smoothing", "expected a name like"),
+        (scaffold.new_track, "vision", "is there already"),
+        (scaffold.new_track, "speed", "begin with a copy of"),
+        (scaffold.new_track, "../up", "expected a Python name"),
+    ):
+        with pytest.raises(TitoError, match=says):
+            make(name, repository.root)
