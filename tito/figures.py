@@ -7,14 +7,15 @@ that can be read from the last row.
 
 Who reads what: JupyterLab and `nbconvert --to html` take the HTML, whose <img> has the alternative, for
 JupyterLab shows a bare PNG without any; grading keeps no HTML, and nbgrader's feedback and formgrader take
-the PNG with the alternative in its metadata; a terminal takes the text. The paper is white in every theme: lines
-chosen for white would be lost on black.
+the PNG with the alternative in its metadata; a terminal takes the text. The paper is white in every theme:
+lines chosen for white would be lost on black.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,8 @@ mpl.rcParams.update(
         "font.size": 11.5,
         "image.cmap": "cividis",
         "legend.fontsize": 11,
-        "legend.frameon": False,
+        "legend.edgecolor": "none",
+        "legend.framealpha": 0.85,
         "legend.handlelength": 3.2,  # long enough to tell one line style from another
         "lines.linewidth": 2,
         "lines.markersize": 6,
@@ -120,14 +122,23 @@ def explore(draw: Callable[..., Any], **controls: Any) -> None:
         return
     import ipywidgets
 
-    panel = ipywidgets.interactive(lambda **values: handle.update(_picture(draw(**values))), **controls)
-    for control in panel.children:
-        if control is not panel.out:
-            control.description = control.description.replace("_", " ")
-            control.style.description_width = "9rem"
-            control.layout.width = "28rem"
-            control.continuous_update = False  # draw when the slider is let go, not on its way
-    display(ipywidgets.VBox(panel.children))  # type: ignore[no-untyped-call]
+    defaults = inspect.signature(draw).parameters
+    widget = ipywidgets.interactive.widget_from_abbrev
+    widgets = {name: widget(choice, defaults[name].default) for name, choice in controls.items()}
+    for name, control in widgets.items():
+        control.description = control.tooltip = name.replace("_", " ")
+        control.style.description_width = "7rem"
+        control.layout.width = "28rem"
+        control.continuous_update = False  # draw when the slider is let go, not on its way
+    messages = ipywidgets.Output()  # where an error of `draw` is to be read
+
+    @messages.capture(clear_output=True)  # type: ignore[untyped-decorator]
+    def redraw(_: Any) -> None:
+        handle.update(_picture(draw(**{name: control.value for name, control in widgets.items()})))
+
+    for control in widgets.values():
+        control.observe(redraw, "value")
+    display(ipywidgets.VBox([*widgets.values(), messages]))  # type: ignore[no-untyped-call]
 
 
 def _picture(made: Any) -> Any:
