@@ -244,6 +244,8 @@ print(f"peak {peak:.0f} GFLOP/s, bandwidth {bandwidth:.1f} GB/s, the roofs meet 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 a, c = rng.standard_normal((64, 64, 15, 15)).astype(np.float32), rng.standard_normal((256, 64, 3, 3)).astype(np.float32)
 thin = rng.standard_normal((64, 64, 1, 1)).astype(np.float32)
 points = {}
@@ -254,19 +256,22 @@ for name, filters, padding in [("conv 3×3, 64→256", c, 1), ("conv 1×1, 64→
 points["a + a"] = 1 / 12, best_rate(lambda: a + a, a.size / 1e9, 3)
 
 # %% tags=["measure"]
-figure, axes = plt.subplots(figsize=(6, 3.2))
+figure, axes = plt.subplots(figsize=(7, 3.8))
 line = np.logspace(-2, 3, 100)
-axes.loglog(line, attainable(line, peak, bandwidth), color="#0072B2")
+axes.loglog(line, attainable(line, peak, bandwidth), label="attainable")
 for name, (intensity, rate) in points.items():
     axes.plot(intensity, rate, "o", color="#D55E00")
-    axes.annotate(name, (intensity, rate), xytext=(-5, -14), textcoords="offset points", ha="right")
-axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="The roofline of this machine")
-plt.show()
+    axes.annotate(name, (intensity, rate), xytext=(-4, -17), textcoords="offset points", ha="center")
+axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="the roofline of this machine")
+told = "; ".join(f"{name} at {x:.2g} FLOP a byte reaches {y:.3g} GFLOP/s of {attainable(x, peak, bandwidth):.3g}"
+                 for name, (x, y) in points.items())  # fmt: skip
+show(
+    figure,
+    alt="A rising line, the bandwidth, that bends into a level one, the peak; both axes logarithmic. Three points lie "
+    f"near or below it: {told}.",
+)
 
 # %% [markdown]
-# *Figure: a rising line, the bandwidth, that bends into a level one, the peak; both axes logarithmic. Three points
-# lie below it: an addition far left, a 1×1 convolution, and a 3×3 convolution far right.*
-#
 # The addition can only become faster by moving less. The wide convolution stands under the level roof: only with
 # less arithmetic could it go through. Sections 3 and 4 do one of these each.
 #

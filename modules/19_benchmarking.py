@@ -542,19 +542,23 @@ print(compare(x.sum, x.copy().sum, ("x", "a copy of x")))
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 results = [Benchmark(x.sum, "contiguous", repeats=60).run(), Benchmark(y.sum, "every second", repeats=60).run()]
-figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(8, 3.6))
+told = []
 for result, color, mark in zip(results, ["#0072B2", "#D55E00"], "os", strict=True):
+    samples = 1e6 * np.array(result.samples)
     low, high = (1e6 * end for end in result.interval)
-    axes.plot([1e6 * s for s in result.samples], mark, color=color, markersize=4, label=result.name)
+    axes.plot(samples, mark, color=color, markersize=5, label=result.name)
     axes.axhspan(low, high, color=color, alpha=0.3)
-axes.set(xlabel="sample", ylabel="microseconds a call", ylim=(0, None))
+    told.append(f"{result.name} {samples.min():.1f} to {samples.max():.1f}, its median between {low:.1f} and {high:.1f}")
+axes.set(xlabel="sample, in the order of measurement", ylabel="microseconds a call", ylim=(0, None))
 axes.legend()
-plt.show()
+show(figure, alt=f"Sixty samples of each sum in the order of measurement, in microseconds: {'; '.join(told)}.")
 
 # %% [markdown]
-# *The figure: each sample as a dot in the order of measurement, circles for the contiguous sum, squares for the other; a
-# band shows the interval of each median.*
+# Each mark is a sample; the band is the interval of the median.
 #
 # ## 7. What breaks
 #
