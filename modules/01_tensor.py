@@ -1299,7 +1299,7 @@ figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
 for ax, (title, view) in zip(axes, pictures, strict=True):
     ax.imshow(view, cmap="cividis", vmin=0, vmax=11)
     for (i, j), position in np.ndenumerate(view):
-        ax.text(j, i, int(position), ha="center", va="center", color="white" if position < 7 else "black")
+        ax.text(j, i, int(position), ha="center", va="center", color="white" if position < 6 else "black")
     ax.set(title=f"{title}\nstrides {view.strides}", xticks=[], yticks=[])
 show(
     figure,

@@ -924,7 +924,7 @@ figure, axes = plt.subplots()
 for name, spread in found.items():
     axes.semilogy(range(1, 21), spread, label=f"bound {name}")
 axes.set(xlabel="layer", ylabel="standard deviation", xticks=[1, 5, 10, 15, 20])
-axes.legend(loc="center left")
+axes.legend(loc="lower left")
 ends = ", ".join(f"{spread[-1]:.2g} with {name}" for name, spread in found.items())
 show(
     figure,

@@ -762,8 +762,8 @@ assert got.startswith("NotImplementedError") and "hypot" in got and "no gradient
 
 # %% [markdown]
 # Given is the step for one node: call its rule, take what is needed, undo broadcasting, keep the dtype. (A rule that
-# forgets the tuple, or a gradient, is told so.) `set_stepper` is a seam like that in module 01: lesson 14 times the walk
-# there.
+# forgets the tuple, or a gradient, is told so.) `set_stepper` is a seam like that in module 01, where lesson 14 will
+# plug in a stopwatch.
 
 # %% nbgrader={"grade_id": "input-gradients", "locked": true}
 #| export
@@ -1594,7 +1594,7 @@ print(w.grad)
 # 4. Time `backward` against the forward pass for the eight layers of section 8. How many matrix products does each of
 #    them do?
 # 5. *Checkpointing*: run the eight layers under `no_grad` in two halves and keep only what lies between them. Then
-#    repeat each half with recording when its gradient is needed. How much memory and how much time does that make?
+#    repeat each half with recording when its gradient is needed. How much memory does that save, and how much time does it take?
 #
 # ## Elsewhere
 #

@@ -272,8 +272,8 @@ for T, D in ((2, 2), (9, 6)):
 
 # %% [markdown]
 # Below, the rows of a hundred positions: fast waves at the top, slow ones at the bottom. Under them, the products of
-# one row with all rows. Move `position`: the hill moves along and keeps its shape, for the product depends only on
-# how far apart two positions are. So a layer can learn to look "three tokens back", wherever it stands.
+# one row with all rows. Move `position`: the hill moves along and its ripples keep their shape, for the product
+# depends only on how far apart two positions are. So a layer can learn to look "three tokens back", wherever it stands.
 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
@@ -294,7 +294,7 @@ def positions(position=30):
     return figure, (
         "Above, 32 columns against 100 positions: waves between -1 and 1, fast ones at the top, slow ones at the "
         f"bottom. Below, the product of row {position} with each row: a peak of {likeness[position]:.0f} at {position} "
-        f"itself that falls off alike on both sides, down to {likeness.min():.1f}."
+        f"itself, and ripples that are the same on both sides, down to {likeness.min():.1f}."
     )
 
 

@@ -533,9 +533,9 @@ def three_heads(size=3.0):
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), sharey=True)
     for h, axis in enumerate(axes):
         picture = axis.imshow(shares[h], vmin=0, vmax=1)
-        axis.set(title=f"head {h}", xlabel="key")
+        axis.set(title=f"head {h}", xlabel="key", xticks=range(0, 16, 5), yticks=range(0, 16, 5))
     axes[0].set(ylabel="query")
-    figure.colorbar(picture, ax=axes, label="share")
+    figure.colorbar(picture, ax=axes, label="share", shrink=0.8)
     largest = shares[:, -1].max(axis=1)
     return figure, (
         "Three squares, query by row and key by column; above the diagonal all is 0, for nobody looks ahead. "

@@ -703,7 +703,8 @@ import matplotlib.pyplot as plt
 from tito.figures import show
 
 rows = profile.layers()[::-1]
-labels = [f"{row.name} {type(vision.layers[int(row.name)]).__name__}" if row.name.isdigit() else row.name or "model" for row in rows]
+kinds = {f"layers.{i}": f"{i} {type(layer).__name__}" for i, layer in enumerate(vision.layers)}
+labels = [kinds.get(row.name, "the rest") for row in rows]
 figure, axes = plt.subplots(figsize=(8, 4.4))
 ahead, back = (1e3 * np.array([getattr(row, way) for row in rows]) for way in ("forward", "backward"))
 axes.barh(labels, ahead, label="forward")
@@ -712,10 +713,11 @@ axes.set(xlabel="self time, ms")
 axes.legend()
 order = np.argsort(ahead + back)[::-1][:3]
 longest = ", ".join(f"{labels[i]} with {ahead[i]:.0f} ms forward and {back[i]:.0f} ms backward" for i in order)
-show(figure, alt=f"One bar a layer, first layer on top, forward and backward time end to end. The longest: {longest}.")
+show(figure, alt=f"One bar a layer, forward and backward time end to end. The longest: {longest}.")
 
 # %% [markdown]
-# All bars together are as long as the whole run.
+# The first layer is on top, and all bars together are as long as the whole run. "The rest" is what no layer did, the
+# square and the mean.
 #
 # ## 7. What breaks
 #
