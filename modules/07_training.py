@@ -1140,7 +1140,7 @@ for name, losses in curves.items():
     right.plot(range(1, len(losses) + 1), losses, label=name)
 left.set(xlabel="step", ylabel="learning rate")
 right.set(xlabel="epoch", ylabel="training loss")
-left.legend(loc="lower left")
+right.legend(loc="upper right")
 last = ", ".join(f"{min(losses[-10:]):.2f} to {max(losses[-10:]):.2f} with {name}" for name, losses in curves.items())
 show(
     figure,

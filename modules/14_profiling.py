@@ -704,7 +704,7 @@ from tito.figures import show
 
 rows = profile.layers()[::-1]
 kinds = {f"layers.{i}": f"{i} {type(layer).__name__}" for i, layer in enumerate(vision.layers)}
-labels = [kinds.get(row.name, "the rest") for row in rows]
+labels = [kinds.get(row.name, row.name or "model") for row in rows]
 figure, axes = plt.subplots(figsize=(8, 4.4))
 ahead, back = (1e3 * np.array([getattr(row, way) for row in rows]) for way in ("forward", "backward"))
 axes.barh(labels, ahead, label="forward")
@@ -716,8 +716,8 @@ longest = ", ".join(f"{labels[i]} with {ahead[i]:.0f} ms forward and {back[i]:.0
 show(figure, alt=f"One bar a layer, forward and backward time end to end. The longest: {longest}.")
 
 # %% [markdown]
-# The first layer is on top, and all bars together are as long as the whole run. "The rest" is what no layer did, the
-# square and the mean.
+# The first layer is on top, and all bars together are as long as the whole run. "model" is what none of the modules
+# in it did, here the GELUs, which are no Modules; "(outside)" is the square and the mean.
 #
 # ## 7. What breaks
 #

@@ -306,7 +306,7 @@ axis.set(xlabel="answer", ylabel="true class")
 for row, column in np.argwhere(counts):
     axis.text(column, row, counts[row, column], ha="center", va="center", fontsize=10,
               color="black" if counts[row, column] > 0.5 * counts[row].sum() else "white")
-right = ", ".join(f"{name} {counts[c, c]} of {counts[c].sum()}" for c, name in enumerate(train.classes))
+right = ", ".join(f"{counts[c, c]} of {counts[c].sum()} of class {name}" for c, name in enumerate(train.classes))
 show(figure, alt=f"A table, true class by row and answer by column, with the number of pictures; right are {right}.")
 
 # %% tags=["train"]

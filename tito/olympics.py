@@ -32,7 +32,7 @@ from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from tito import benchmark, notebook, workspace
 from tito.exporter import export_text, is_export, write_text
-from tito.notebook import TitoError, has_widgets, home
+from tito.notebook import TitoError, home
 from tito.workspace import Workspace
 
 MODEL = "model.safetensors"
@@ -648,3 +648,10 @@ class LivePlot:
 
         if get_ipython() is not None:  # type: ignore[no-untyped-call]
             display(self._picture())  # type: ignore[no-untyped-call]
+
+
+def has_widgets() -> bool:
+    """Whether widgets will be seen: in a kernel that a Jupyter server started, with ipywidgets."""
+    from importlib.util import find_spec
+
+    return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
