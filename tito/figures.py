@@ -130,6 +130,8 @@ def explore(draw: Callable[..., Any], **controls: Any) -> None:
         control.style.description_width = "7rem"
         control.layout.width = "28rem"
         control.continuous_update = False  # draw when the slider is let go, not on its way
+        if isinstance(control, ipywidgets.FloatSlider):
+            control.readout_format = ".3g"  # by default 0.095 reads 0.10
     messages = ipywidgets.Output()  # where an error of `draw` is to be read
 
     @messages.capture(clear_output=True)  # type: ignore[untyped-decorator]
