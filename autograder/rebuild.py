@@ -26,6 +26,8 @@ MAX_FILE = 32_000_000  # bytes of a submitted notebook
 MAX_SOURCE = 100_000  # characters of one answer
 MAX_OUTPUTS = 2_000_000  # characters of all outputs kept beside one answer
 MAX_TEXT = 20_000  # characters of one text output
+MAX_ALT = 2_000  # characters of a picture's text alternative
+MAX_SIDE = 4_000  # pixels of a picture's side on the page
 NOTES = "tito_notes"  # notebook metadata: what the rebuild left out, in words for the student
 
 
@@ -204,7 +206,8 @@ def _clean_output(output: Any) -> NotebookNode | None:
         if not data:
             return None
         extra = {"execution_count": None} if kind == "execute_result" else {}
-        return nbformat.v4.new_output(kind, data=data, metadata={}, **extra)
+        about = _safe_about_picture(output.get("metadata")) if "image/png" in data else {}
+        return nbformat.v4.new_output(kind, data=data, metadata=about, **extra)
     return None
 
 
@@ -221,6 +224,24 @@ def _safe_data(data: Any) -> Iterator[tuple[str, str]]:
             return
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
             yield "image/png", base64.b64encode(content).decode()
+
+
+def _safe_about_picture(metadata: Any) -> dict[str, Any]:
+    """A picture's text alternative and its size in pixels, for graders who hear it or have a fine screen.
+
+    nbconvert escapes the alternative but puts no quotes around the size: so only whole numbers pass.
+    """
+    about = metadata.get("image/png") if isinstance(metadata, Mapping) else None
+    if not isinstance(about, Mapping):
+        return {}
+    kept: dict[str, Any] = {
+        side: about[side]
+        for side in ("width", "height")
+        if type(about.get(side)) is int and 0 < about[side] <= MAX_SIDE
+    }
+    if alt := plain_text(about.get("alt")):
+        kept["alt"] = alt[:MAX_ALT]
+    return {"image/png": kept} if kept else {}
 
 
 def _cut(text: str) -> str:

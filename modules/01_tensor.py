@@ -1291,20 +1291,25 @@ images.permute(0, 2, 3, 1).shape, images.permute(0, 2, 3, 1).numpy().strides
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 base = np.arange(12, dtype=np.float32).reshape(3, 4)
 pictures = [("x", base), ("x.T", base.T), ("row 0, broadcast to (3, 4)", np.broadcast_to(base[0], (3, 4)))]
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.2))
 for ax, (title, view) in zip(axes, pictures, strict=True):
     ax.imshow(view, cmap="cividis", vmin=0, vmax=11)
     for (i, j), position in np.ndenumerate(view):
-        ax.text(j, i, int(position), ha="center", va="center", color="white" if position < 7 else "black")
+        ax.text(j, i, int(position), ha="center", va="center", color="white" if position < 6 else "black")
     ax.set(title=f"{title}\nstrides {view.strides}", xticks=[], yticks=[])
-plt.show()
+show(
+    figure,
+    alt="Three grids of memory positions. In x, 0 to 11 grow along each row of four. In its transpose the same numbers "
+    "grow down each column of four. In the broadcast row, all three rows show 0 to 3.",
+)
 
 # %% [markdown]
-# *Figure: three grids of memory positions, coloured from dark (0) to light (11). In x the positions grow along
-# each row; in its transpose they grow down each column, from the same memory; in the broadcast row all three rows
-# show 0 to 3, because a stride of 0 reads the same four numbers again.*
+# No number was moved: the strides alone decide where a reader steps next, and a stride of 0 reads the same four
+# numbers again.
 #
 # ### One measurement: what order costs
 # A processor fetches memory in lines of usually 64 bytes, 16 float32 at a time. Reading along memory uses all of

@@ -788,26 +788,52 @@ assert repr(Softmax(dim=0)) == "Softmax(dim=0)", f"repr: expected Softmax(dim=0)
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import explore, show
+
 x = np.linspace(-5, 5, 401)
 lines = [
-    ("ReLU", relu_forward, "-", "#0072B2"), ("sigmoid", sigmoid_forward, "--", "#D55E00"),
-    ("tanh", np.tanh, "-.", "#009E73"), ("GELU", gelu_chain, ":", "#000000"),
+    ("ReLU", relu_forward), ("sigmoid", sigmoid_forward), ("tanh", np.tanh), ("GELU", gelu_chain)
 ]
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for name, f, style, color in lines:
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+for name, f in lines:
     for ax, y in zip(axes, (f(x), slope(f, x)), strict=True):
-        ax.plot(x, y, style, color=color, label=name)
-axes[0].set(title="the function", xlabel="x", ylim=(-1.2, 3))
-axes[1].set(title="its slope", xlabel="x")
-axes[0].legend(frameon=False)
-plt.show()
+        ax.plot(x, y, label=name)
+axes[0].set(title="the function", xlabel="x", ylabel="f(x)", ylim=(-1.2, 3))
+axes[1].set(title="its slope", xlabel="x", ylabel="change of f(x) for each x")
+axes[0].legend()
+show(
+    figure,
+    alt="Two panels over x from -5 to 5. Left: ReLU and GELU are near 0 on the left and follow x on the right, GELU "
+    "dipping slightly below 0 near -0.75; sigmoid rises from 0 to 1, tanh from -1 to 1. Right, their slopes: ReLU's "
+    "jumps from 0 to 1, GELU's overshoots 1 a little; tanh's and sigmoid's are hills of height 1 and 1/4.",
+)
 
 # %% [markdown]
-# *Figure: two panels over x from -5 to 5. Left: ReLU and GELU are near 0 on the left and follow x on the right, GELU
-# dipping slightly below 0 near -0.75; sigmoid rises from 0 to 1, tanh from -1 to 1. Right: the slope of ReLU jumps
-# from 0 to 1; that of GELU overshoots 1 a little; those of tanh and sigmoid are hills of height 1 and 1/4 that fall
-# to 0 on both sides.*
+# GELU dips a little below 0, and its slope overshoots 1. The slopes of tanh and sigmoid are hills of height 1 and
+# 1/4 that fall to 0 on both sides: far from 0 a change of x hardly arrives.
 #
+# The slope at one place is that of the straight line which touches the curve there. Move `x`: where do all four let
+# hardly anything through, and which of them let nothing through?
+
+
+# %% tags=["measure"]
+def touching(function="GELU", x=1.0):
+    """The figure of one function with the straight line that touches it at x, and its text alternative."""
+    f = {"ReLU": relu_forward, "sigmoid": sigmoid_forward, "tanh": np.tanh, "GELU": gelu_chain}[function]
+    places = np.linspace(-5, 5, 401)
+    y, steep = float(f(np.array([x]))[0]), float(slope(f, np.array([x]))[0])
+    figure, axes = plt.subplots()
+    axes.plot(places, f(places), label=function)
+    axes.plot(places, y + steep * (places - x), label=f"slope {steep:.3f}")
+    axes.plot([x], [y], "ko")
+    axes.set(xlabel="x", ylabel="f(x)", xlim=(-5, 5), ylim=(-1.5, 3))
+    axes.legend(loc="upper left")
+    return figure, f"{function} from -5 to 5. At x = {x:.1f} it is {y:.3f}, and the touching line has slope {steep:.3f}."
+
+
+explore(touching, function=["ReLU", "sigmoid", "tanh", "GELU"], x=(-5.0, 5.0, 0.1))
+
+# %% [markdown]
 # ## 8. What breaks
 #
 # **Slopes that multiply to nothing.** The sigmoid's slope is never above 1/4. A gradient passing ten sigmoid layers is

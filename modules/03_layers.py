@@ -912,25 +912,28 @@ def spreads(bound, depth=20, n=256):
 
 
 # %% tags=["measure"]
-rows = [
-    (2, "2/sqrt(n)", "-", "#D55E00"),
-    (3**0.5, "sqrt(3/n)", "--", "#000000"),
-    (1, "1/sqrt(n)", "-.", "#0072B2"),
-]
+bounds = {"2/sqrt(n)": 2 / 16, "sqrt(3/n)": 3**0.5 / 16, "1/sqrt(n)": 1 / 16}
+found = {name: spreads(bound) for name, bound in bounds.items()}
 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-figure, axes = plt.subplots(figsize=(6, 3.2))
-for times_root, label, style, colour in rows:
-    axes.semilogy(range(1, 21), spreads(times_root / 16), style, color=colour, label=f"bound {label}")
-axes.set(xlabel="layer", ylabel="spread of the numbers", xticks=[1, 5, 10, 15, 20])
-axes.legend(frameon=False)
-plt.show()
+from tito.figures import show
+
+figure, axes = plt.subplots()
+for name, spread in found.items():
+    axes.semilogy(range(1, 21), spread, label=f"bound {name}")
+axes.set(xlabel="layer", ylabel="standard deviation", xticks=[1, 5, 10, 15, 20])
+axes.legend(loc="lower left")
+ends = ", ".join(f"{spread[-1]:.2g} with {name}" for name, spread in found.items())
+show(
+    figure,
+    alt="Spread of the numbers, on a logarithmic axis, against the layer: one straight line rises, one stays level, one "
+    f"falls. After twenty layers the standard deviation is {ends}.",
+)
 
 # %% [markdown]
-# *The figure: spread (logarithmic) against layer for three bounds. The line for 2/sqrt(n) rises steadily,
-# the one for sqrt(3/n) stays level at 1, the one for 1/sqrt(n) falls to about 0.00002 after twenty layers.*
+# A straight line on a logarithmic axis: each layer multiplies by the same factor. Only with sqrt(3/n) is it 1.
 #
 # PyTorch's start shrinks a deep network of bare linear layers. Normalization (lesson 09) and shortcuts
 # between layers are the usual cure; without them deep networks use larger bounds.

@@ -793,18 +793,23 @@ def curve(p, s, C=10):
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 p = np.linspace(0.01, 0.9999, 500)
-figure, axes = plt.subplots(figsize=(6, 3.2))
-for s, style, colour in ((0.0, "-", "#000000"), (0.1, "--", "#0072B2"), (0.3, "-.", "#D55E00")):
-    axes.plot(p, curve(p, s), style, color=colour, label=f"smoothing {s}")
+figure, axes = plt.subplots()
+for s in (0.0, 0.1, 0.3):
+    axes.plot(p, curve(p, s), label=f"smoothing {s}")
 axes.set(xlabel="probability of the right class", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
-axes.legend(frameon=False)
-plt.show()
+axes.legend(loc="upper center")
+lowest = [p[curve(p, s).argmin()] for s in (0.1, 0.3)]
+show(
+    figure,
+    alt="Loss against the probability of the right class. Without smoothing it falls all the way to 0 at probability 1. "
+    f"With smoothing 0.1 and 0.3 it is lowest at {lowest[0]:.2f} and {lowest[1]:.2f}, and turns up sharply just before 1.",
+)
 
 # %% [markdown]
-# *The figure: loss against the probability of the right class for smoothing 0, 0.1 and 0.3. All three fall
-# steeply from the left. The first reaches zero at 1; the other two have a lowest point, at 0.91 and 0.73,
-# and turn up sharply just before 1.*
+# The lowest points are at 0.91 and 0.73, as the formula says; beyond them the loss turns up, sharply just before 1.
 
 # %% [markdown]
 # ## 8. What breaks

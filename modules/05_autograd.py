@@ -762,8 +762,8 @@ assert got.startswith("NotImplementedError") and "hypot" in got and "no gradient
 
 # %% [markdown]
 # Given is the step for one node: call its rule, take what is needed, undo broadcasting, keep the dtype. (A rule that
-# forgets the tuple, or a gradient, is told so.) `set_stepper` is a seam like that in module 01: lesson 14 times the walk
-# there.
+# forgets the tuple, or a gradient, is told so.) `set_stepper` is a seam like that in module 01, where lesson 14 will
+# plug in a stopwatch.
 
 # %% nbgrader={"grade_id": "input-gradients", "locked": true}
 #| export
@@ -951,6 +951,8 @@ assert np.allclose(x.grad.data, 10 * x.data), f"a shared node: expected {10 * x.
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 x, y = Tensor(2.0, requires_grad=True), Tensor(3.0, requires_grad=True)
 p = x * y
 s = p + x
@@ -961,22 +963,19 @@ for t in reversed(topological_order(loss)):
         gradient[id(source)] = gradient.get(id(source), 0) + float(dx)
 
 places = {"x": (x, 0, 0), "y": (y, 0, 1.6), "p = x·y": (p, 2, 1.2), "s = p + x": (s, 4, 0.4), "loss = s·s": (loss, 6, 0.4)}
-fig, ax = plt.subplots(figsize=(8, 3))
+figure, ax = plt.subplots(figsize=(9, 3.6))
 for name, (t, left, top) in places.items():
-    ax.text(left, top, f"{name:^13}\n", ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "ec": "0.4"})
-    ax.text(left - 0.05, top - 0.1, f"{float(t):g}", ha="right", va="center", color="#0072B2")
-    ax.text(left + 0.05, top - 0.1, f"{gradient[id(t)]:g}", ha="left", va="center", color="#D55E00")
+    text = f"{name}\nvalue {float(t):g}\ngradient {gradient[id(t)]:g}"
+    ax.text(left, top, text, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "ec": "black"})
     for source in t.node.inputs if t.node else []:
         _, a, b = next(place for place in places.values() if place[0] is source)
-        ax.annotate("", (left, top), (a, b), arrowprops={"arrowstyle": "->", "color": "0.6", "shrinkA": 30, "shrinkB": 34})
-ax.set(xlim=(-0.8, 7), ylim=(-0.5, 2.1), title="blue: values, computed left to right; orange: gradients, right to left")
+        ax.annotate("", (left, top), (a, b), arrowprops={"arrowstyle": "->", "color": "0.4", "shrinkA": 46, "shrinkB": 46})
+ax.set(xlim=(-0.8, 6.9), ylim=(-0.5, 2.1), title="values are computed from left to right, gradients from right to left")
 ax.axis("off")
-plt.show()
+told = "; ".join(f"{name}: {float(t):g} and {gradient[id(t)]:g}" for name, (t, _, _) in places.items())
+show(figure, alt=f"Five boxes joined by arrows: x and y lead to p, p and x to s, s to the loss. Value and gradient of {told}.")
 
 # %% [markdown]
-# *Five boxes joined by arrows from left to right: x and y lead to p, p and x to s, s to the loss. Each box shows its
-# value in blue (2, 3, 6, 8, 64) and its gradient in orange (64, 32, 16, 16, 1).*
-#
 # ## 6. More rules
 #
 # The machine is complete; from here on it only learns more words.
@@ -1595,7 +1594,7 @@ print(w.grad)
 # 4. Time `backward` against the forward pass for the eight layers of section 8. How many matrix products does each of
 #    them do?
 # 5. *Checkpointing*: run the eight layers under `no_grad` in two halves and keep only what lies between them. Then
-#    repeat each half with recording when its gradient is needed. How much memory and how much time does that make?
+#    repeat each half with recording when its gradient is needed. How much memory does that save, and how much time does it take?
 #
 # ## Elsewhere
 #

@@ -754,29 +754,58 @@ def path(make, steps=40, start=(-4.0, 1.2)):
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-x, y = np.meshgrid(np.linspace(-4.6, 1.2, 120), np.linspace(-1.5, 1.5, 80))
-fig, axes = plt.subplots(3, 1, figsize=(7, 6), sharex=True, constrained_layout=True)
+from tito.figures import explore, show
+
+
+
+def valley(axes, places):
+    """Draw the contour lines of the loss, and the path through `places` (steps + 1, 2)."""
+    x, y = np.meshgrid(np.linspace(-4.6, 1.2, 120), np.linspace(-1.6, 1.6, 80))
+    axes.contour(x, y, 0.5 * (x**2 + 25 * y**2), levels=[0.1, 0.5, 1.5, 4, 8, 16], colors="0.7", linewidths=1)
+    axes.plot(*places.T, "o-", markersize=4, linewidth=1)
+    axes.plot(0, 0, "k+", markersize=14, markeredgewidth=2)
+    axes.set(ylabel="y", xlim=(-4.6, 1.2), ylim=(-1.6, 1.6))
+
+
+# %% tags=["measure"]
 shown = {
     "SGD, lr 0.07": lambda p: SGD(p, lr=0.07),
     "SGD, lr 0.02, momentum 0.8": lambda p: SGD(p, lr=0.02, momentum=0.8),
     "Adam, lr 0.3": lambda p: Adam(p, lr=0.3),
 }
-for ax, color, (name, make) in zip(axes, ("#D55E00", "#0072B2", "#009E73"), shown.items(), strict=True):
-    ax.contour(x, y, 0.5 * (x**2 + 25 * y**2), levels=[0.1, 0.5, 1.5, 4, 8, 16], colors="0.8")
-    places = path(make)
-    ax.plot(*places.T, "o-", color=color, markersize=3, linewidth=1)
-    ax.plot(0, 0, "k+", markersize=10)
-    ax.set_title(name, fontsize=10, loc="left")
-    ax.set_ylabel("y")
+figure, axes = plt.subplots(3, 1, figsize=(7.5, 7), sharex=True)
+for ax, (name, make) in zip(axes, shown.items(), strict=True):
+    valley(ax, path(make))
+    ax.set_title(name, loc="left")
 axes[-1].set_xlabel("x")
-plt.show()
+show(
+    figure,
+    alt="Three panels with the contour lines of the same valley, long in x and narrow in y; each path starts at the upper "
+    "left, and a cross at (0, 0) is the goal. Plain SGD zigzags between the walls and then creeps, without arriving; "
+    "with momentum the path swings in wide waves and arrives; Adam sets off diagonally, runs past the goal and curls back.",
+)
 
 # %% [markdown]
-# *Three panels with the contour lines of the same flat, wide valley; each path starts at the upper left, and the cross at
-# (0, 0) is the goal. Plain SGD zigzags between the walls and then creeps, without arriving; with momentum the path swings
-# from side to side in wide waves and arrives; Adam sets off diagonally, with equal steps along both axes, runs past the
-# goal and curls back.*
-#
+# Now try for yourself, SGD with momentum in the same valley. With momentum 0, at which learning rate does the path
+# leave the picture? And which pair arrives soonest?
+
+
+# %% tags=["measure"]
+def descend(lr=0.07, momentum=0.0):
+    """The figure of SGD's path in the valley, and its text alternative."""
+    places = path(lambda p: SGD(p, lr=lr, momentum=momentum))
+    away = np.hypot(*places.T)  # distance from the goal after each step
+    near = np.flatnonzero(away > 0.1)[-1] + 1  # from this step on it stays within 0.1
+    end = f"within 0.1 of the goal after {near} steps" if near < len(away) else f"{away[-1]:.2g} from the goal in the end"
+    figure, axes = plt.subplots(figsize=(7.5, 3.2))
+    valley(axes, places)
+    axes.set(xlabel="x", title=end)
+    return figure, f"The path of SGD with learning rate {lr:g} and momentum {momentum:g}: {end}."
+
+
+explore(descend, lr=(0.01, 0.1, 0.005), momentum=(0.0, 0.95, 0.05))
+
+# %% [markdown]
 # ## 7. What an optimizer remembers
 #
 # Bytes of state for each parameter, counted from what `state_dict` gives for a million parameters after one step. A

@@ -1132,20 +1132,24 @@ curves = {name: losses_with(schedule) for name, schedule in plans.items()}
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-looks = [("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-.")]
-for (name, losses), (color, style) in zip(curves.items(), looks, strict=True):
-    left.plot([plans[name](step) for step in range(total + 1)], style, color=color, label=name)
-    right.plot(losses, style, color=color)
+from tito.figures import show
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6))
+for name, losses in curves.items():
+    left.plot([plans[name](step) for step in range(total + 1)], label=name)
+    right.plot(range(1, len(losses) + 1), losses, label=name)
 left.set(xlabel="step", ylabel="learning rate")
 right.set(xlabel="epoch", ylabel="training loss")
-left.legend()
-plt.show()
+right.legend(loc="upper right")
+last = ", ".join(f"{min(losses[-10:]):.2f} to {max(losses[-10:]):.2f} with {name}" for name, losses in curves.items())
+show(
+    figure,
+    alt="Left, the learning rate against the step: a flat line, a ramp up and straight down, a ramp up and half a wave "
+    f"down. Right, the training loss against the epoch for each; in the last ten epochs it is {last}.",
+)
 
 # %% [markdown]
-# *The figure: on the left the learning rate against the step, a flat line, a ramp up and straight down, and a
-# ramp up and half a wave down; on the right the training loss against the epoch for each.* Look at the right
-# ends: with the constant rate the loss keeps jumping about, while the two that decay settle, and lower.
+# Look at the right ends: with the constant rate the loss keeps jumping about, while the two that decay settle, and lower.
 
 # %% [markdown]
 # ## 12. Where the time of a step goes

@@ -598,21 +598,25 @@ print(recipe(dots, np.random.default_rng(0))[0, 0].round(2))
 import matplotlib.pyplot as plt
 
 from autograder import datasets
+from tito.figures import show
 
 digit = np.array(datasets.load("digits", "train").images[7:8])
 recipe = Compose(ToFloat(), RandomCrop(4), RandomFlip(), Cutout(10))
 drawn = recipe(digit.repeat(10, axis=0), np.random.default_rng(0))
 
 # %% tags=["measure"]
-figure, axes = plt.subplots(1, 10, figsize=(10, 1.4))
-for axis, image in zip(axes, drawn, strict=True):
+figure, axes = plt.subplots(2, 5, figsize=(9, 3.7))
+for axis, image in zip(axes.flat, drawn, strict=True):
     axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     axis.set_axis_off()
-plt.show()
+show(
+    figure,
+    alt="Ten small pictures of the same handwritten digit, white on black: each shifted by up to four pixels, some "
+    "mirrored, each with a black square cut out at a different place.",
+)
 
 # %% [markdown]
-# *The figure: ten small images of the same handwritten digit, each shifted by up to four pixels, some mirrored,
-# each with a black square at a different place.* Mirroring is a bad idea for digits, and a good one for cats: an
+# Mirroring is a bad idea for digits, and a good one for cats: an
 # augmentation says what you believe does not matter.
 
 # %% [markdown]

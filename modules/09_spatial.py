@@ -142,6 +142,46 @@ conv2d_naive(row, pattern).ravel()
 step = np.array([[0.0, 0, 1, 1], [0, 0, 1, 1]]).reshape(1, 1, 2, 4)
 print(conv2d_naive(step, np.array([-1.0, 1]).reshape(1, 1, 1, 2))[0, 0])
 
+# %% [markdown]
+# The same on a picture, a handwritten digit. Choose a filter, and say before you look where its answer will be large:
+# positive where the picture is like the filter, negative where it is the opposite.
+
+# %% tags=["measure"]
+import matplotlib.pyplot as plt
+
+from autograder import datasets
+from tito.figures import explore, show
+
+FILTERS = {
+    "brighter to the right": [[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]],
+    "brighter downwards": [[-1, -1, -1], [0, 0, 0], [1, 1, 1]],
+    "unlike its neighbours": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
+    "mean of nine": [[1 / 9] * 3] * 3,
+}
+digit = datasets.load("digits", "train").images[7, :1].astype(np.float32) / 255  # (1, H, W)
+
+
+def look_for(filter="brighter to the right"):
+    """The figure of a digit, a filter and its answer, and the text alternative."""
+    w = np.array(FILTERS[filter], np.float32)
+    y = conv2d_naive(digit[None], w[None, None], padding=1)[0, 0]
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 3.1), width_ratios=[3, 2, 3.6])
+    left.imshow(digit[0], cmap="gray")
+    middle.imshow(w, cmap="gray", vmin=-2 * np.abs(w).max(), vmax=2 * np.abs(w).max())
+    for (i, j), value in np.ndenumerate(w):
+        middle.text(j, i, f"{value:.2g}", ha="center", va="center", color="black" if value > 0 else "white")
+    figure.colorbar(right.imshow(y, cmap="PuOr", vmin=-np.abs(y).max(), vmax=np.abs(y).max()), ax=right)
+    for axes, title in [(left, "picture"), (middle, "filter"), (right, "answer")]:
+        axes.set(title=title, xticks=[], yticks=[])
+    return figure, (
+        f"A white handwritten digit on black, the filter '{filter}' with its nine numbers, and its answer, an image of "
+        f"the same size from {y.min():.1f} to {y.max():.1f}; "
+        + ("the digit with soft edges." if filter == "mean of nine" else "0 wherever the picture is even.")
+    )
+
+
+explore(look_for, filter=list(FILTERS))
+
 # %% nbgrader={"grade_id": "test-conv2d-naive", "grade": true, "points": 2}
 def by_numpy(x, w, b, stride, padding):
     """Convolution by another route: NumPy's own windows and one einsum."""
@@ -603,8 +643,6 @@ for stride, padding in [(1, 1), (2, 0), (3, 2)]:
 # block no longer fits your processor's cache.
 
 # %% tags=["measure"]
-import matplotlib.pyplot as plt
-
 layer_x = channels_first(rng.standard_normal((64, 15, 15, 64)).astype(np.float32))
 layer_w = rng.standard_normal((64, 64, 3, 3)).astype(np.float32)
 operations = 2 * 64 * 15 * 15 * 9 * 64 * 64  # a multiplication and an addition for each output and filter entry
@@ -617,15 +655,16 @@ for size in megabytes:
 BLOCK_BYTES = usual
 
 # %% tags=["measure"]
-figure, axes = plt.subplots(figsize=(6, 3))
-axes.plot([str(size) for size in megabytes], rates, "o-", color="#0072B2")
+figure, axes = plt.subplots()
+axes.plot([str(size) for size in megabytes], rates, "o-")
 axes.set(xlabel="MB of im2col matrix in a block", ylabel="GFLOP/s", ylim=(0, None))
-plt.show()
+show(
+    figure,
+    alt="Rate of one convolution against the size of its blocks, each twice the one before: "
+    + ", ".join(f"{rate:.0f} GFLOP/s at {size:g} MB" for size, rate in zip(megabytes, rates, strict=True)) + ".",
+)
 
 # %% [markdown]
-# *Figure: a line of the rate of one convolution, in billions of operations a second, against the size of its
-# blocks, from half a megabyte to 16 MB, each twice the one before.*
-#
 # ## 6. Gradients
 #
 # Training needs two gradients. Each follows from one sentence about the forward pass: *output (n, o, i, j) adds

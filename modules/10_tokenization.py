@@ -491,14 +491,19 @@ print(lengths)
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-plt.plot(sizes, [length / len(utf8(talks)) for length in lengths], "o-")
-plt.xlabel("vocab_size")
-plt.ylabel("tokens per byte")
-plt.ylim(0, 1.05)
-plt.show()
+from tito.figures import show
+
+shares = [length / len(utf8(talks)) for length in lengths]
+figure, axes = plt.subplots()
+axes.plot(sizes, shares, "o-")
+axes.set(xlabel="vocab_size", ylabel="tokens per byte", ylim=(0, 1.05))
+show(
+    figure,
+    alt=f"Tokens per byte against the size of the vocabulary: {shares[0]:.2f} at {sizes[0]}, where each byte is a token, "
+    f"falling steeply to {shares[2]:.2f} at {sizes[2]}, and ever more slowly to {shares[-1]:.2f} at {sizes[-1]}.",
+)
 
 # %% [markdown]
-# *The figure: tokens per byte, 1 at the left where each byte is a token, falling steeply and then ever more flatly.*
 # The first merges are the frequent ones. Each later one still costs a row of weights in the embedding and in the head.
 
 # %% [markdown]

@@ -270,18 +270,37 @@ for T, D in ((2, 2), (9, 6)):
             wanted = np.cos(turn) if j % 2 else np.sin(turn)
             assert np.isclose(got[t, j], wanted, atol=1e-6), f"p[{t}, {j}]: expected {wanted:.4f}, got {got[t, j]:.4f}"
 
+# %% [markdown]
+# Below, the rows of a hundred positions: fast waves at the top, slow ones at the bottom. Under them, the products of
+# one row with all rows. Move `position`: the hill moves along and its ripples keep their shape, for the product
+# depends only on how far apart two positions are. So a layer can learn to look "three tokens back", wherever it stands.
+
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-plt.figure(figsize=(6, 2.5), layout="constrained")
-plt.imshow(sinusoidal_positions(100, 32).T, aspect="auto", cmap="cividis")
-plt.xlabel("position")
-plt.ylabel("column")
-plt.show()
+from tito.figures import explore
+
+
+def positions(position=30):
+    """The figure of 100 rows and of how one is like the others, and its text alternative."""
+    p = sinusoidal_positions(100, 32)
+    likeness = p @ p[position]
+    figure, (top, below) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
+    figure.colorbar(top.imshow(p.T, aspect="auto", vmin=-1, vmax=1), ax=top, label="value")
+    top.set(ylabel="column")
+    below.plot(likeness)
+    below.axvline(position, color="black", linestyle=":")
+    below.set(xlabel="position", ylabel=f"product with row {position}", xlim=(-0.5, 99.5), ylim=(0, None))
+    return figure, (
+        "Above, 32 columns against 100 positions: waves between -1 and 1, fast ones at the top, slow ones at the "
+        f"bottom. Below, the product of row {position} with each row: a peak of {likeness[position]:.0f} at {position} "
+        f"itself, and ripples that are the same on both sides, down to {likeness.min():.1f}."
+    )
+
+
+explore(positions, position=(0, 99, 1))
 
 # %% [markdown]
-# *The figure: columns against positions; fast waves at the top, slow ones below.*
-#
 # Or positions are learned, one row for each, up to a longest `context`. `start` is where the first of the T tokens
 # stands: not 0 when a text is continued.
 

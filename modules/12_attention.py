@@ -512,22 +512,38 @@ layer_agrees(False)
 # %% [markdown]
 # ### A figure: where three heads look
 #
-# Before any training, the shares of a random layer: each row is a query, and adds up to 1.
+# Before any training, the shares of a random layer: each row is a query, and adds up to 1. Move `size`, by which the
+# input is multiplied: products of small numbers are all alike, and the shares even; of large ones the largest takes
+# all. That is what the division by √D guards against.
 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-manual_seed(1)
-layer = Attention(24, 3)
-q, k, v = split_heads(layer.qkv(Tensor(3 * normal(1, 16, 24))).numpy(), 3)
-shares = np.exp(block_scores(q[0], k[0], True))
-shares /= shares.sum(axis=2, keepdims=True)
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.8))
-for h, axis in enumerate(axes):
-    axis.imshow(shares[h], cmap="Blues", vmin=0, vmax=1)
-    axis.set(title=f"head {h}", xlabel="key", ylabel="query")
-plt.tight_layout()
-plt.show()
+from tito.figures import explore
+
+
+def three_heads(size=3.0):
+    """The figure of the shares of three heads for an input of this size, and its text alternative."""
+    manual_seed(1)
+    layer = Attention(24, 3)
+    q, k, v = split_heads(layer.qkv(Tensor(size * normal(1, 16, 24))).numpy(), 3)
+    scores = block_scores(q[0], k[0], True)
+    shares = np.exp(scores - scores.max(axis=2, keepdims=True))
+    shares /= shares.sum(axis=2, keepdims=True)
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), sharey=True)
+    for h, axis in enumerate(axes):
+        picture = axis.imshow(shares[h], vmin=0, vmax=1)
+        axis.set(title=f"head {h}", xlabel="key", xticks=range(0, 16, 5), yticks=range(0, 16, 5))
+    axes[0].set(ylabel="query")
+    figure.colorbar(picture, ax=axes, label="share", shrink=0.8)
+    largest = shares[:, -1].max(axis=1)
+    return figure, (
+        "Three squares, query by row and key by column; above the diagonal all is 0, for nobody looks ahead. "
+        f"In the last row the largest shares of the three heads are {largest[0]:.2f}, {largest[1]:.2f} and {largest[2]:.2f}."
+    )
+
+
+explore(three_heads, size=(0.0, 10.0, 0.5))
 
 # %% [markdown]
 # ## 8. What breaks

@@ -596,18 +596,34 @@ assert np.array_equal(got, greedy([[0, 1]] * 3, 5)), "generate: expected top_k t
 # %% [markdown]
 # Every new token computes all earlier positions again. Lesson 17 remembers them instead.
 #
-# ### A figure: temperature
+# ### A figure: temperature, top-k and top-p
+#
+# Twelve tokens, the likeliest first; the bars are what a token is drawn from. Which setting leaves the likeliest token
+# alone? And which one drops more tokens the surer the model is?
 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
-logits = np.sort(2 * normal(1, 12))[:, ::-1]
-for temperature in (0.5, 1.0, 2.0):
-    plt.plot(softmax_forward(logits / temperature, axis=1)[0], "o-", label=f"temperature {temperature}")
-plt.xlabel("token, by rank")
-plt.ylabel("probability")
-plt.legend()
-plt.show()
+from tito.figures import explore
+
+
+def drawn_from(temperature=0.7, top_k=12, top_p=0.9):
+    """The figure of what tokens are drawn from, and its text alternative."""
+    logits = np.sort(2 * normal(1, 12))[:, ::-1]
+    kept = keep_top_p(keep_top_k(logits / temperature, top_k), top_p)
+    before, after = softmax_forward(logits, axis=1)[0], softmax_forward(kept, axis=1)[0]
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    axes.bar(range(1, 13), after, label=f"drawn from, {np.count_nonzero(after)} of 12 kept")
+    axes.plot(range(1, 13), before, "o--", color="black", label="what the model said")
+    axes.set(xlabel="token, by rank", ylabel="probability", xticks=range(1, 13), ylim=(0, 1))
+    axes.legend()
+    return figure, (
+        f"Twelve tokens by rank: at temperature {temperature:.1f}, top-k {top_k} and top-p {top_p:.2f}, "
+        f"{np.count_nonzero(after)} of them are kept, and the likeliest goes from {before[0]:.2f} to {after[0]:.2f}."
+    )
+
+
+explore(drawn_from, temperature=(0.1, 3.0, 0.1), top_k=(1, 12, 1), top_p=(0.05, 1.0, 0.05))
 
 # %% [markdown]
 # ## 7. What breaks

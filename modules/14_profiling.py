@@ -700,19 +700,24 @@ print(profile.table())
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 rows = profile.layers()[::-1]
-labels = [f"{row.name} {type(vision.layers[int(row.name)]).__name__}" if row.name.isdigit() else row.name or "model" for row in rows]
-figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-ahead = np.array([1e3 * row.forward for row in rows])
-axes.barh(labels, ahead, color="#0072B2", label="forward")
-axes.barh(labels, [1e3 * row.backward for row in rows], left=ahead, color="#E69F00", label="backward")
-axes.set(xlabel="ms of self time")
+kinds = {f"layers.{i}": f"{i} {type(layer).__name__}" for i, layer in enumerate(vision.layers)}
+labels = [kinds.get(row.name, row.name or "model") for row in rows]
+figure, axes = plt.subplots(figsize=(8, 4.4))
+ahead, back = (1e3 * np.array([getattr(row, way) for row in rows]) for way in ("forward", "backward"))
+axes.barh(labels, ahead, label="forward")
+axes.barh(labels, back, left=ahead, color="#E69F00", hatch="//", edgecolor="white", label="backward")
+axes.set(xlabel="self time, ms")
 axes.legend()
-plt.show()
+order = np.argsort(ahead + back)[::-1][:3]
+longest = ", ".join(f"{labels[i]} with {ahead[i]:.0f} ms forward and {back[i]:.0f} ms backward" for i in order)
+show(figure, alt=f"One bar a layer, forward and backward time end to end. The longest: {longest}.")
 
 # %% [markdown]
-# *The figure: one bar a layer, first layer on top, its forward part in blue and its backward part in orange. All
-# bars together are as long as the whole run.*
+# The first layer is on top, and all bars together are as long as the whole run. "model" is what none of the modules
+# in it did, here the GELUs, which are no Modules; "(outside)" is the square and the mean.
 #
 # ## 7. What breaks
 #

@@ -1061,20 +1061,26 @@ row("small, 2,000 labels", fit(little(1), train_x, train_y, 6, 3e-3))
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 shares, accuracy = [0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95], {}
 for scope in ("global", "layer"):
     found = [logits_of(prune(wide, s, scope), test_x).argmax(axis=1) for s in shares]
     accuracy[scope] = [float((f == test_y).mean()) for f in found]
-figure, axes = plt.subplots(figsize=(6, 3.2))
-axes.plot(shares, accuracy["global"], "o-", color="#0072B2", label="global")
-axes.plot(shares, accuracy["layer"], "s--", color="#D55E00", label="per layer")
-axes.set(xlabel="sparsity", ylabel="share right")
-axes.legend(frameon=False)
-plt.show()
+figure, axes = plt.subplots()
+axes.plot(shares, accuracy["global"], "o-", label="one threshold for all")
+axes.plot(shares, accuracy["layer"], "s--", label="layer by layer")
+axes.set(xlabel="share of weights set to 0", ylabel="share right", ylim=(0, 1.02))
+axes.legend(loc="lower left")
+ends = [f"{accuracy[scope][shares.index(s)]:.2f}" for s in (0.5, 0.9) for scope in ("global", "layer")]
+show(
+    figure,
+    alt="Share of right answers against sparsity, without training afterwards: level at first, then falling. With one "
+    f"threshold for all weights it is {ends[0]} at 50% and {ends[2]} at 90%, layer by layer {ends[1]} and {ends[3]}.",
+)
 
 # %% [markdown]
-# *The figure: the share of right answers against sparsity, for pruning by one threshold and layer by layer, without
-# training afterwards. Both lines are level at first; the one for layer by layer falls earlier.*
+# Both lines are level at first; the one for layer by layer falls earlier.
 #
 # ## 8. What breaks
 #

@@ -752,6 +752,8 @@ for prompt, text in zip(uneven, got, strict=True):
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 manual_seed(0)
 larger = GPT(256, context=512).eval()  # the sizes of benchmarks/gpt.py
 
@@ -780,17 +782,21 @@ print(f"read anew: {256 / uncached.sum():7,.0f} tokens/s; the last 32 take {1000
 print(f"with memory: {256 / cached.sum():5,.0f} tokens/s; the last 32 take {1000 * np.median(cached[-32:]):.2f} ms each")
 
 # %% tags=["measure"]
-figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+figure, axis = plt.subplots()
 axis.plot(1000 * uncached, label="read anew")
 axis.plot(1000 * cached, label="with memory")
 axis.set(xlabel="tokens written so far", ylabel="ms for the next token", yscale="log")
 axis.legend()
-plt.show()
+(a, b), (c, d) = ([1000 * np.median(times[part]) for part in (slice(1, 33), slice(-32, None))] for times in (uncached, cached))
+show(
+    figure,
+    alt="Milliseconds for the next token, on a logarithmic axis, against the length of the text. From the first 32 tokens "
+    f"to the last 32, the median goes from {a:.1f} to {b:.1f} ms read anew, and from {c:.1f} to {d:.1f} ms with memory.",
+)
 
 # %% [markdown]
-# *The figure: milliseconds for the next token, on a logarithmic axis, against the length of the text. Read anew, a
-# token costs more the longer the text is; with memory the line stays almost flat, for the step's matrix products do
-# not depend on the text, and the attention to it is still the smaller part.*
+# Read anew, a token costs more the longer the text is. With memory the line stays almost flat: the step's matrix
+# products do not depend on the text, and the attention to it is still the smaller part.
 #
 # What it costs is memory: two arrays of 4 layers × 512 positions × 128 numbers, 4 bytes each, are 2 MB for **each** text.
 

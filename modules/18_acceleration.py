@@ -244,6 +244,8 @@ print(f"peak {peak:.0f} GFLOP/s, bandwidth {bandwidth:.1f} GB/s, the roofs meet 
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 a, c = rng.standard_normal((64, 64, 15, 15)).astype(np.float32), rng.standard_normal((256, 64, 3, 3)).astype(np.float32)
 thin = rng.standard_normal((64, 64, 1, 1)).astype(np.float32)
 points = {}
@@ -251,24 +253,31 @@ for name, filters, padding in [("conv 3×3, 64→256", c, 1), ("conv 1×1, 64→
     operations, moved = conv2d_cost(a.shape, filters.shape, 1, padding)
     rate = best_rate(lambda: conv2d_forward(a, filters, None, 1, padding), operations / 1e9, 3)
     points[name] = operations / moved, rate
-points["a + a"] = 1 / 12, best_rate(lambda: a + a, a.size / 1e9, 3)
+long, total = np.ones((2, 16_000_000), np.float32), np.empty(16_000_000, np.float32)  # too long for any cache
+points["addition"] = 1 / 12, best_rate(lambda: np.add(*long, out=total), total.size / 1e9, 3)
 
 # %% tags=["measure"]
-figure, axes = plt.subplots(figsize=(6, 3.2))
+figure, axes = plt.subplots(figsize=(7, 3.8))
 line = np.logspace(-2, 3, 100)
-axes.loglog(line, attainable(line, peak, bandwidth), color="#0072B2")
+axes.loglog(line, attainable(line, peak, bandwidth), label="attainable")
 for name, (intensity, rate) in points.items():
     axes.plot(intensity, rate, "o", color="#D55E00")
-    axes.annotate(name, (intensity, rate), xytext=(-5, -14), textcoords="offset points", ha="right")
-axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="The roofline of this machine")
-plt.show()
+    side = "left" if intensity < 1 else "center"
+    axes.annotate(name, (intensity, rate), xytext=(4, -17), textcoords="offset points", ha=side)
+axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="the roofline of this machine")
+told = "; ".join(f"{name} at {x:.2g} FLOP a byte reaches {y:.3g} GFLOP/s of {attainable(x, peak, bandwidth):.3g}"
+                 for name, (x, y) in points.items())  # fmt: skip
+show(
+    figure,
+    alt="A rising line, the bandwidth, that bends into a level one, the peak; both axes logarithmic. Three points lie "
+    f"near or below it: {told}.",
+)
 
 # %% [markdown]
-# *Figure: a rising line, the bandwidth, that bends into a level one, the peak; both axes logarithmic. Three points
-# lie below it: an addition far left, a 1×1 convolution, and a 3×3 convolution far right.*
-#
-# The addition can only become faster by moving less. The wide convolution stands under the level roof: only with
-# less arithmetic could it go through. Sections 3 and 4 do one of these each.
+# The addition, of two arrays that no cache holds, can only become faster by moving less. (It may touch its roof or pass
+# it by a little: the roof was measured with a copy, which writes more of what it moves, and writing costs more.) The
+# wide convolution stands under the level roof: only with less arithmetic could it go through. Sections 3 and 4 do one
+# of these each.
 #
 # ## 2. Blocks and threads
 #
@@ -1144,7 +1153,7 @@ class FusedSequential(Sequential):
 
 
 # %% [markdown]
-# A student's own class has a `forward` that nobody but its author knows, and it must keep working. So `fast_twin` makes a
+# A class of your own has a `forward` that nobody else knows, and it must keep working. So `fast_twin` makes a
 # twin of the same class with the same attributes, where each `Conv2d` is replaced by a fast one and each `Sequential`
 # by a fused one. Only in a `Sequential` is it certain that nobody looks at the results between, and so only there is
 # anything fused.

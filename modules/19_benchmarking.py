@@ -18,7 +18,7 @@
 # is never quiet: clocks speed up and slow down, other programs come and go. One measurement says little, and the
 # best of many says what happened once. What can be believed is a number with its uncertainty.
 #
-# **You need** Python functions and NumPy. Nothing of your own package is timed until the end.
+# **You need** Python functions and NumPy. Nothing of your own package is timed until the exercises.
 #
 # The words of this lesson: a *sample* is one measurement, in seconds a call. The *median* is the middle one of the
 # sorted samples. An *interval* says between which values the median plausibly lies. A *clock* is a function that
@@ -542,19 +542,23 @@ print(compare(x.sum, x.copy().sum, ("x", "a copy of x")))
 # %% tags=["measure"]
 import matplotlib.pyplot as plt
 
+from tito.figures import show
+
 results = [Benchmark(x.sum, "contiguous", repeats=60).run(), Benchmark(y.sum, "every second", repeats=60).run()]
-figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(8, 3.6))
+told = []
 for result, color, mark in zip(results, ["#0072B2", "#D55E00"], "os", strict=True):
+    samples = 1e6 * np.array(result.samples)
     low, high = (1e6 * end for end in result.interval)
-    axes.plot([1e6 * s for s in result.samples], mark, color=color, markersize=4, label=result.name)
+    axes.plot(samples, mark, color=color, markersize=5, label=result.name)
     axes.axhspan(low, high, color=color, alpha=0.3)
-axes.set(xlabel="sample", ylabel="microseconds a call", ylim=(0, None))
+    told.append(f"{result.name} {samples.min():.1f} to {samples.max():.1f}, its median between {low:.1f} and {high:.1f}")
+axes.set(xlabel="sample, in the order of measurement", ylabel="microseconds a call", ylim=(0, None))
 axes.legend()
-plt.show()
+show(figure, alt=f"Sixty samples of each sum in the order of measurement, in microseconds: {'; '.join(told)}.")
 
 # %% [markdown]
-# *The figure: each sample as a dot in the order of measurement, circles for the contiguous sum, squares for the other; a
-# band shows the interval of each median.*
+# Each mark is a sample; the band is the interval of the median.
 #
 # ## 7. What breaks
 #
@@ -567,8 +571,8 @@ for n in (5, 50, 500):
     print(n, "samples: median", round(np.mean([np.median(s) for s in samples]), 1), "minimum", round(np.mean([s.min() for s in samples]), 1))
 
 # %% [markdown]
-# **One after the other, on a machine that slows down.** `b` is the same function as `a`; measured later it looks slower by more
-# than half. In turn, the difference is gone.
+# **One after the other, on a machine that slows down.** `b` is the same function as `a`; measured later it seems to take
+# 1.4 times as long. In turn, the difference is gone.
 
 # %% tags=["nbval-check-output"]
 clock = HandClock()
@@ -595,7 +599,8 @@ except ValueError as error:
 #    narrower than the difference?
 # 2. Start a video while `compare` runs. What happens to the samples, to the ratio, to the verdict?
 # 3. Ask for 40 comparisons of a function with itself. How many say that there is a difference? How many did you expect?
-# 4. Throughput is items a second. Why is the median of rates not one divided by the median of an *average* of times?
+# 4. Throughput is items a second. Of 21 samples, is the median of the rates one divided by the median of the times? And
+#    is the mean of the rates one divided by the mean of the times?
 #
 # ## Elsewhere
 #

@@ -40,6 +40,7 @@ import matplotlib.pyplot as plt
 import tinytorch
 from autograder import datasets, leaderboard
 from tito import olympics
+from tito.figures import show
 from tinytorch import AdamW, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, train_loop
 from tinytorch import Compose, DataLoader, RandomCrop, RandomFlip, TensorDataset, ToFloat
 from tinytorch import DistillationLoss, prepare_qat, prune, quantize
@@ -363,23 +364,25 @@ print("the front is right")
 # The grey crosses are published results on CIFAR-10, weights alone: ResNet-20 and ResNet-56 with 2 to 4 bits a weight
 # (Li, Dong and Wang, 2020), a ResNet-8 in 8 bits (Banbury and others, 2021), and the record of this course. They
 # compare with your points where those are CIFAR-10 too; on digits they only say what order of size is small.
-# Blue is the front; what is below 70% is left out.
+# Filled circles on the line are the front, empty ones lie behind it; what is below 70% is left out.
 
 # %% tags=["train"]
 points = {name: (share, n_bytes) for name, (share, n_bytes, _) in results.items()}
 best = front(points)
-figure, axis = plt.subplots(figsize=(9, 4.4), layout="constrained")
+figure, axis = plt.subplots(figsize=(10, 5))
 known = [(name, 100 * share, n) for name, share, n in leaderboard.SEED_RECORDS["compression", "cifar10"]]
 mine = [(name, 100 * share, n) for name, (share, n) in points.items()]
 for number, (name, percent, n_bytes) in enumerate(mine + known, start=1):
-    color = "0.5" if number > len(mine) else "tab:blue" if name in best else "tab:orange"
-    axis.plot(n_bytes / 1e6, percent, "x" if number > len(mine) else "o", color=color, label=f"{number}  {name}")
-    axis.annotate(number, (n_bytes / 1e6, percent), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+    color = "0.4" if number > len(mine) else "#0072B2" if name in best else "#D55E00"
+    axis.plot(n_bytes / 1e6, percent, "x" if number > len(mine) else "o", color=color, label=f"{number}  {name}",
+              fillstyle="full" if name in best else "none")
+    axis.annotate(number, (n_bytes / 1e6, percent), (0, 6), textcoords="offset points", ha="center", fontsize=10,
                   annotation_clip=True)
-axis.plot([points[name][1] / 1e6 for name in best], [100 * points[name][0] for name in best], color="tab:blue", lw=1)
+axis.plot([points[name][1] / 1e6 for name in best], [100 * points[name][0] for name in best], "-", color="#0072B2", lw=1)
 axis.set(xscale="log", xlabel="file, MB", ylabel="accuracy, %", ylim=(70, 100), title=f"{DATASET}, validation")
-figure.legend(loc="outside right upper", fontsize=8, title="crosses: published, CIFAR-10")
-plt.show()
+figure.legend(loc="outside right upper", fontsize=9, handlelength=1, title="crosses: published, CIFAR-10")
+told = "; ".join(f"{name}: {percent:.1f}% in {n_bytes / 1e6:.3g} MB" for name, percent, n_bytes in mine if name in best)
+show(figure, alt=f"Accuracy against the size of the file, on a logarithmic axis. On the front of your own: {told}.")
 
 # %% [markdown]
 # The smallest file wins among those that pass the gate, and a file just past the gate on the validation pictures may

@@ -38,6 +38,7 @@ import matplotlib.pyplot as plt
 import tinytorch
 from autograder import datasets, language
 from tito import olympics
+from tito.figures import explore, show
 from tinytorch import GPT, AdamW, BPETokenizer, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, train_loop
 from tinytorch import DataLoader, Decoder, TensorDataset, causal_mask, generate_cached, split_heads
 
@@ -282,21 +283,27 @@ QUESTION = "What is the color of grass?"
 with no_grad():
     logits = np.asarray(saved(np.array([ids_of(QUESTION)])).numpy(), np.float64)[0, -1]  # (V,)
 likely = np.argsort(-logits)[:10]
-figure, axis = plt.subplots(figsize=(8, 2.8), layout="constrained")
+figure, axis = plt.subplots(figsize=(9, 3.8))
+top = []  # the chance of the likeliest token at each temperature
 for k, (temperature, hatch) in enumerate([(0.5, ""), (1.0, "//"), (1.5, "..")]):
     chances = np.exp((logits - logits.max()) / temperature)
+    top.append(f"{100 * chances.max() / chances.sum():.0f}% at {temperature}")
     axis.bar(np.arange(10) + 0.27 * (k - 1), (chances / chances.sum())[likely], 0.27, hatch=hatch, edgecolor="white",
              label=f"temperature {temperature}")
 axis.set_xticks(range(10), [repr(tokenizer.decode([int(i)])) for i in likely], rotation=30)
 axis.set(ylabel="probability", title=f"the first token after: {QUESTION}")
 axis.legend()
-plt.show()
+show(
+    figure,
+    alt=f"Probability of the ten likeliest tokens at three temperatures. The likeliest, {tokenizer.decode([int(likely[0])])!r}, "
+    f"has {', '.join(top)}; the higher the temperature, the more is left to the others.",
+)
 
 # %% [markdown]
 # ## Playground
 #
-# Ask it something. Move the sliders: at temperature 0 it says the same each time; at 1.5 see which mistakes come
-# first. Where no sliders can be shown, the cell prints the answers at three settings.
+# Ask it something, and press Enter. Move the sliders: at temperature 0 it says the same each time; at 1.5 see which
+# mistakes come first. Where no sliders can be shown, there is one answer of each kind.
 
 
 # %%
@@ -309,23 +316,14 @@ def answer(question, temperature=0.0, top_k=50, top_p=1.0, seed=0):
 
 
 # %% tags=["train"]
-if olympics.has_widgets():
-    import ipywidgets
+def playground(question=QUESTION, temperature=0.8, top_k=50, top_p=0.9, seed=0):
+    """The answer with these settings, beside the one of the likeliest token each time."""
+    drawn = answer(question, temperature, top_k, top_p, seed)
+    return f"{question}\n  drawn:     {drawn}\n  likeliest: {answer(question)}"
 
-    calm = dict(continuous_update=False, style={"description_width": "6rem"})  # answer when the slider is let go
 
-    @ipywidgets.interact(
-        question=ipywidgets.Text(QUESTION, **calm),
-        temperature=ipywidgets.FloatSlider(0.8, min=0, max=2, step=0.1, **calm),
-        top_k=ipywidgets.IntSlider(50, min=1, max=tokenizer.vocab_size, **calm),
-        top_p=ipywidgets.FloatSlider(1.0, min=0.05, max=1, step=0.05, **calm),
-        seed=ipywidgets.IntSlider(0, min=0, max=99, **calm),
-    )
-    def playground(question, temperature, top_k, top_p, seed):
-        print(answer(question, temperature, top_k, top_p, seed))
-else:
-    for settings in [dict(), dict(temperature=0.8, top_p=0.9), dict(temperature=1.5)]:
-        print(f"{settings or 'the likeliest token each time'}\n  {answer(QUESTION, **settings)}")
+explore(playground, question=QUESTION, temperature=(0.0, 2.0, 0.1), top_k=(1, tokenizer.vocab_size, 1),
+        top_p=(0.05, 1.0, 0.05), seed=(0, 99, 1))
 
 # %% [markdown]
 # ## Who looks at whom
@@ -382,17 +380,23 @@ with no_grad():
     for block in saved.blocks[:-1]:
         x = block(x)
 shares = attention_shares(saved.blocks[-1], x)  # of the last block
-figure, axes = plt.subplots(2, 2, figsize=(9, 9), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(2, 2, figsize=(10, 10), sharex=True, sharey=True)
+targets = []  # at whom the last token looks most, head by head
 for head, (axis, share) in enumerate(zip(axes.flat, shares)):
     axis.imshow(share, cmap="viridis", vmin=0, vmax=0.5)
-    axis.set_title(f"head {head}; the last token looks at {labels[share[-1].argmax()]}", fontsize=9)
-    axis.set_xticks(range(len(ids)), labels, rotation=90, fontsize=6)
-    axis.set_yticks(range(len(ids)), labels, fontsize=6)
-plt.show()
+    targets.append(f"head {head} at {labels[share[-1].argmax()]} with {share[-1].max():.2f}")
+    axis.set_title(f"head {head}: the last token looks at {labels[share[-1].argmax()]}", fontsize=11)
+    axis.set_xticks(range(len(ids)), labels, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(ids)), labels, fontsize=8)
+show(
+    figure,
+    alt="For each head of the last block a square, row by row who looks, column by column at whom; above the diagonal all "
+    f"is 0, for nobody sees what comes later. The last token looks most in {'; in '.join(targets)}.",
+)
 
 # %% [markdown]
-# *The figure: for each head of the last block a square, row by row who looks, column by column at whom. Dark is a
-# share of 0, yellow a half or more; above the diagonal everything is dark, for nobody sees what comes later.*
+# Row by row who looks, column by column at whom. Dark is a share of 0, yellow a half or more; above the diagonal
+# everything is dark, for nobody sees what comes later.
 #
 # ## Read ten samples
 #

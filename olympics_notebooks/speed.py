@@ -45,6 +45,7 @@ import matplotlib.pyplot as plt
 import tinytorch
 from autograder import datasets, tokens
 from tito import olympics
+from tito.figures import show
 from tinytorch import Benchmark, Decoder, compare, generate_cached, load_tokenizer, no_grad
 
 # %% [markdown]
@@ -166,7 +167,7 @@ for batch in batches:
     split_times(decoder, prompts.take(batch, 16), 4)
     seconds.append(split_times(decoder, prompts.take(batch, 16), 32)[1])
 seconds = np.array(seconds)
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
 left.plot(batches, 1e3 * seconds, "o-")
 left.set(xscale="log", xlabel="texts at once", ylabel="ms a step", ylim=(0, None), title="how long one waits")
 right.plot(batches, batches / seconds, "s-")
@@ -174,11 +175,16 @@ right.set(xscale="log", xlabel="texts at once", ylabel="tokens/s", ylim=(0, None
 for axis in (left, right):
     axis.set_xticks(batches, batches)
     axis.minorticks_off()
-plt.show()
+show(
+    figure,
+    alt=f"Against the number of texts at once, from {batches[0]} to {batches[-1]}: left, the time of a step goes from "
+    f"{1e3 * seconds[0]:.1f} to {1e3 * seconds[-1]:.1f} ms; right, tokens a second go from {1 / seconds[0]:,.0f} to "
+    f"{batches[-1] / seconds[-1]:,.0f}.",
+)
 
 # %% [markdown]
-# *The figure: on the left the time of a step grows with the number of texts, far more slowly than that number; on the
-# right, therefore, tokens a second grow with it, until the arithmetic itself is the limit.*
+# The time of a step grows with the number of texts, far more slowly than that number; therefore tokens a second grow
+# with it, until the arithmetic itself is the limit.
 #
 # ## A floor
 #

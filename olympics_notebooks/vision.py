@@ -38,6 +38,7 @@ import matplotlib.pyplot as plt
 import tinytorch
 from autograder import datasets
 from tito import olympics
+from tito.figures import show
 from tinytorch import AdamW, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, train_loop
 from tinytorch import Compose, DataLoader, RandomCrop, RandomFlip, TensorDataset, ToFloat
 
@@ -74,21 +75,25 @@ print(train, public, sep="\n")
 
 
 # %%
-def show_images(images, titles, columns=10):
-    """Draw uint8 images (N, 3, 32, 32) in rows, each under its title."""
+def show_images(images, titles, alt, columns=10):
+    """Draw uint8 images (N, 3, 32, 32) in rows, each under its title; `alt` says what there is to see."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns, 1.35 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns, 1.45 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles):
         axis.imshow(image.transpose(1, 2, 0))
-        axis.set_title(title, fontsize=8)
-    plt.show()
+        axis.set_title(title, fontsize=9)
+    show(figure, alt)
 
 
 # %% tags=["measure"]
 one_of_each = [int(np.flatnonzero(train.labels == c)[k]) for k in range(3) for c in range(10)]
-show_images(train.images[one_of_each], [train.classes[train.labels[i]] for i in one_of_each])
+show_images(
+    train.images[one_of_each],
+    [train.classes[train.labels[i]] for i in one_of_each],
+    alt=f"Thirty training pictures of 32 by 32 pixels, three of each class: {', '.join(train.classes)}.",
+)
 
 # %% [markdown]
 # ## From pictures to batches
@@ -293,15 +298,16 @@ def confusion(labels, answers, classes=10):
 
 # %% tags=["train"]
 counts = confusion(validation_labels, answers)
-figure, axis = plt.subplots(figsize=(5, 4.4), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.5, 5.8))
 axis.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="viridis", vmin=0, vmax=1)
 axis.set_xticks(range(10), train.classes, rotation=60)
 axis.set_yticks(range(10), train.classes)
 axis.set(xlabel="answer", ylabel="true class")
 for row, column in np.argwhere(counts):
-    axis.text(column, row, counts[row, column], ha="center", va="center", fontsize=7,
+    axis.text(column, row, counts[row, column], ha="center", va="center", fontsize=10,
               color="black" if counts[row, column] > 0.5 * counts[row].sum() else "white")
-plt.show()
+right = ", ".join(f"{counts[c, c]} of {counts[c].sum()} of class {name}" for c, name in enumerate(train.classes))
+show(figure, alt=f"A table, true class by row and answer by column, with the number of pictures; right are {right}.")
 
 # %% tags=["train"]
 off = counts - np.diag(np.diag(counts))
@@ -327,6 +333,9 @@ if len(worst):
         validation_images[worst],
         [f"{train.classes[answers[i]]} {100 * certain[i, answers[i]]:.0f}%\n({train.classes[validation_labels[i]]})"
          for i in worst],
+        alt=f"The {len(worst)} pictures that were taken for another class with the most certainty, each under its wrong "
+        f"answer; the first is a {train.classes[validation_labels[worst[0]]]} taken for a "
+        f"{train.classes[answers[worst[0]]]}.",
     )
 else:
     print("no answer was wrong")

@@ -381,6 +381,11 @@ POINTS = "cell 6 (test-double): a graded cell needs points above 0, got"
         (GRADE, GRADE + ' tags=["measure"]', "cell 6 (test-double): a graded cell tagged measure would be"),
         ("# > A layer", "# A layer", "cell 1: no line starts with `> `"),
         (TAG, "", "no cell is tagged nbval-check-output"),
+        ("_private = 1", "plt.subplots()", "cell 3: draws a figure that it does not show with a text alter"),
+        ("_private = 1", "plt.plot([1])\nplt.show()", "cell 3: shows a figure without a text alternative"),
+        ("_private = 1", "show(figure)", "cell 3: shows a figure without a text alternative"),
+        ("_private = 1", 'show(figure, alt=" ")', "cell 3: shows a figure without a text alternative"),
+        ("_private = 1", "ipywidgets.interact(f, x=3)", "cell 3: a widget with no picture where none runs"),
     ],
 )
 def test_a_lesson_with_a_fault_is_refused_with_file_cell_and_reason(
@@ -391,6 +396,22 @@ def test_a_lesson_with_a_fault_is_refused_with_file_cell_and_reason(
     lesson = find_lessons(tmp_path)[1]
     faults = lint(lesson, lesson.read(), MODULES | {"spatial": "09"}, NAMES | {"Conv2d": "spatial"})
     assert any(re.match(r"modules/02_layers\.py[,:] " + re.escape(fault), line) for line in faults), faults
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'figure, axes = plt.subplots()\nshow(figure, alt="A line that rises.")',
+        'figure = plt.figure()\nfigures.show(figure, f"A line up to {top}.")',
+        "def draw(a=1):\n    figure = plt.figure()\n    return figure, str(a)\nexplore(draw, a=(1, 3))",
+        "import matplotlib.pyplot as plt",
+    ],
+)
+def test_figures_with_an_alternative_pass(tmp_path: Path, code: str) -> None:
+    shutil.copytree(COURSE, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path / "modules" / "02_layers.py", "_private = 1", code)
+    lesson = find_lessons(tmp_path)[1]
+    assert lint(lesson, lesson.read(), MODULES, NAMES) == []
 
 
 def test_the_fixture_course_has_no_fault() -> None:

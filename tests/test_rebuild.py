@@ -158,6 +158,18 @@ def test_outputs_are_reduced_to_text_and_png():
     assert len(kept[1].text) < 21_000
 
 
+def test_a_picture_keeps_its_alternative_and_a_size_that_is_a_number():
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 20).decode()
+    hostile = {
+        "image/png": {"alt": '"><script>', "width": "1 onload=alert(1)", "height": 90, "unconfined": "x"}
+    }
+    (kept,) = clean_outputs([new_output("display_data", data={"image/png": png}, metadata=hostile)])
+    assert kept.metadata == {"image/png": {"alt": '"><script>', "height": 90}}  # nbconvert escapes the text
+    for metadata in ({"image/png": "x"}, {"image/png": {"alt": 3, "width": True, "height": 10**9}}, {}):
+        (kept,) = clean_outputs([new_output("display_data", data={"image/png": png}, metadata=metadata)])
+        assert kept.metadata == {}
+
+
 @pytest.mark.parametrize(
     "content,reason",
     [

@@ -140,6 +140,8 @@ def lint(lesson: Lesson, nb: NotebookNode, modules: Mapping[str, str], names: Ma
         faults += [f"{where}: {reason}" for reason in _metadata_faults(cell, ids)]
         ids.setdefault(cell.metadata.get("nbgrader", {}).get("grade_id", ""), where.rpartition(", ")[2])
         faults += [f"{where}: {reason}" for reason in _marker_faults(cell)]
+        if cell.cell_type == "code":
+            faults += [f"{where}: {reason}" for reason in _figure_faults(cell)]
         if cell.cell_type == "code" and lesson.number:
             faults += [f"{where}: {reason}" for reason in _import_faults(cell, lesson.number, modules, names)]
     if lesson.module:
@@ -241,6 +243,27 @@ def _import_faults(
                 yield f"imports {shown} from module {home}, which comes later than {number}."
             elif home == number:
                 yield f"imports {shown} from its own module: use the cells of this lesson."
+
+
+def _figure_faults(cell: NotebookNode) -> Iterator[str]:
+    """Figures that a screen reader cannot tell. A cell that draws shows what it drew, with an alternative."""
+    instead = 'end in show(figure, alt="…") of tito.figures.'
+    drawn = told = False
+    for node in ast.walk(_parse(cell.source) or ast.Module([], [])):
+        if not isinstance(node, ast.Call):
+            continue
+        owner, _, name = ast.unparse(node.func).rpartition(".")
+        if name == "show":
+            alts = [word.value for word in node.keywords if word.arg == "alt"] or node.args[1:2]
+            if not alts or (isinstance(alts[0], ast.Constant) and not str(alts[0].value).strip()):
+                yield f"shows a figure without a text alternative: {instead}"
+            told = True
+        elif name in ("interact", "interactive"):
+            yield "a widget with no picture where none runs: use explore(draw, …) of tito.figures."
+        told |= name == "explore"
+        drawn |= owner in ("plt", "pyplot")
+    if drawn and not told:
+        yield f"draws a figure that it does not show with a text alternative: {instead}"
 
 
 def _parse(source: str) -> ast.Module | None:

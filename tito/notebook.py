@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,8 @@ def _magic(line: str) -> None:
         raise TitoError(
             "expected a command: %tito lesson 05, or what you would type after `tito` in a terminal."
         )
+
+
+def has_widgets() -> bool:
+    """Whether widgets will be seen: in a kernel that a Jupyter server started, with ipywidgets."""
+    return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
