@@ -1256,3 +1256,12 @@ for k in range(3):
 # - Check the loss before backward; one step after every `accumulate` batches.
 # - A run resumes exactly if weights, optimizer, history and random state come back, and the order of the data
 #   depends on the epoch alone. Write under another name, then rename.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/training.py`;
+# `tito module complete 07` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete
