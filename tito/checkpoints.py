@@ -1,4 +1,5 @@
 """A line under each graded cell, as it runs in JupyterLab: passed, or what was expected and where to look.
+Under any cell that meets an unsolved one it says which one that is.
 
 It speaks only to a person: where no Jupyter server names the notebook, and no front-end the cell (nbclient,
 nbval, every grader), it is not there. What it says is read from the notebook's file and from the exception.
@@ -76,19 +77,33 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def after(result: Any) -> None:
-    """IPython's post_run_cell: show the box of a graded cell that has just run."""
+    """IPython's post_run_cell: show the box of a graded cell that has just run, or met an unsolved one."""
     cell_id = getattr(result.info, "cell_id", None)
     path = notebook_file() if cell_id else None
     if path is None:
         return
     cells = read_cells(path)
-    cell = next((cell for cell in cells if cell.id == cell_id and cell.graded), None)
+    cell = next((cell for cell in cells if cell.id == cell_id), None)
     error = result.error_before_exec or result.error_in_exec
     if cell is None or isinstance(error, KeyboardInterrupt):
         return
-    from IPython.display import display
+    shown = said(cell, cells, error, result.result) if cell.graded else unsolved(cells, error)
+    if shown:
+        from IPython.display import display
 
-    display(said(cell, cells, error, result.result), raw=True)  # type: ignore[no-untyped-call]
+        display(shown, raw=True)  # type: ignore[no-untyped-call]
+
+
+def unsolved(cells: list[Cell], error: BaseException | None) -> dict[str, str] | None:
+    """What to show under an example that met a solution cell which is still open."""
+    if not isinstance(error, NotImplementedError) or str(error):
+        return None
+    found = _raised_in(error, [cell for cell in cells if cell.solution])
+    if found is None:
+        return None
+    head = "not solved yet: "
+    link = f"cell {boxes.cell_link(found.id, found.name)}"
+    return boxes.bundle(boxes.box("open", head, [link]), boxes.words("open", f"{head}cell {found.name}"))
 
 
 def said(cell: Cell, cells: list[Cell], error: BaseException | None, value: Any = None) -> dict[str, str]:

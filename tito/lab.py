@@ -32,6 +32,7 @@ DEFAULTS = {
         "autosaveInterval": 15,  # seconds; JupyterLab's own is 120
         "defaultViewers": {"markdown": "Markdown Preview"},  # the start page as a page, with links
     },
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
 

@@ -130,7 +130,7 @@ def rows(ws: Workspace) -> list[Row]:
     found = []
     for name in ws.modules():
         now = module.state(ws, name)
-        checks = f"{now['passed']} of {now['checks']}" if now["checks"] is not None else ""
+        checks = f"{now['passed'] or 0} of {now['checks'] or _graded(ws, name)}"
         found.append(Row(name, title(ws, name), now["state"], checks))
     return found
 
@@ -179,6 +179,15 @@ def title(ws: Workspace, name: str) -> str:
         if cell.cell_type == "markdown" and (found := re.match(r"# +(\S.*)", cell.source)):
             return found[1].strip()
     return name
+
+
+def _graded(ws: Workspace, name: str) -> int:
+    """How many cells of a lesson are graded by a test."""
+    try:
+        cells = ws.read(name).cells
+    except TitoError:
+        return 0
+    return sum(c.cell_type == "code" and bool(c.metadata.get("nbgrader", {}).get("grade")) for c in cells)
 
 
 def _needs(nb: Any) -> list[str]:
