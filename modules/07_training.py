@@ -1148,6 +1148,24 @@ plt.show()
 # ends: with the constant rate the loss keeps jumping about, while the two that decay settle, and lower.
 
 # %% [markdown]
+# A long run is better watched than waited for. `LivePlot` is a callback: it draws loss and accuracy anew after every
+# epoch, and `follow` counts the batches in between. Start the cell and interrupt it (the square in the toolbar), then
+# run it again: it goes on from its checkpoint, as your `train_loop` promises.
+
+# %% tags=["measure"]
+from tito.live import LivePlot
+
+checkpoint = folder / "watched.safetensors"
+model = small_model(hidden=64)
+optimizer = AdamW(model.parameters(), lr=0.01)
+plot = LivePlot(60, checkpoint, unit="points")
+loader = Shuffled(*spirals(4000), 20)
+history = train_loop(
+    model, plot.follow(loader), optimizer, 60, validate=[spirals(300, seed=1)],
+    callbacks=[plot], checkpoint=checkpoint, progress=False,
+)
+
+# %% [markdown]
 # ## 12. Where the time of a step goes
 #
 # A step has three parts: forward, backward, update. Forward and backward do work for every item of the batch. The

@@ -16,11 +16,13 @@ import threading
 import time
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tito import boxes, checkpoints, notebook, progress, workspace
+from tito import boxes, checkpoints, notebook, progress
 from tito.notebook import TitoError
-from tito.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tito.workspace import Workspace
 
 SAVE_SECONDS = 4.0
 AGAIN = ("docmanager:save", "notebook:run-cell")
@@ -28,9 +30,12 @@ AGAIN = ("docmanager:save", "notebook:run-cell")
 
 def run(words: list[str]) -> None:
     """Complete the lesson that `words` names, or that this notebook is; one display is updated throughout."""
+    shown = _Display()
+    shown.show("info", "looking for the workspace")
+    from tito import workspace  # takes a second, with nbformat
+
     ws = workspace.find()
     name = _lesson(ws, words)
-    shown = _Display()
     shown.show("info", f"{name}: saving", also=boxes.saver())
     file = ws.notebook(name)
     here = checkpoints.notebook_file()
@@ -198,7 +203,7 @@ def _row(check: dict[str, Any]) -> str:
     points = float(check["points"])
     cells = (
         boxes.cell_link(check["name"], check["name"]),
-        f'<b style="color:{color}" aria-hidden="true">{symbol}</b> {word}',
+        f'<b style="color:{color}" aria-hidden="true">{symbol}</b>&nbsp;{word.replace(" ", "&nbsp;")}',
         f"{points if check['passed'] else 0:g} of {points:g}",
         boxes.code(check["reason"]),
     )

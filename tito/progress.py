@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -44,12 +45,22 @@ def steps(total: int, label: str, unit: str, quiet: bool = False) -> Iterator[Ca
 
 @contextmanager
 def waiting(label: str, quiet: bool = False) -> Iterator[None]:
-    """A line that says what takes its time, where nothing can be counted; it goes when it is over."""
+    """A line that says what takes its time, and how long by now, where nothing can be counted."""
     if quiet or not shown():
         yield
         return
-    print(f"\r{label} ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r" + " " * (len(label) + 4) + "\r", end="", file=sys.stderr, flush=True)
+    form = "{desc}: {elapsed} passed"
+    with tqdm(desc=label, bar_format=form, file=sys.stderr, leave=False) as line:
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(1.0):
+                line.refresh()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
