@@ -50,6 +50,7 @@ def test_a_followed_loader_is_the_loader() -> None:
     followed = plot.follow(plain)
     followed.set_epoch(5)
     assert plain.epoch == 5 and len(followed) == 3 and list(followed) == list(plain)
+    assert "loss 1.000  validation accuracy 50.0%  3 images/s  2.0 s" in plot.line(entries(1)[0])
     assert plot._items == 6 and not hasattr(plot.follow([]), "set_epoch")
     assert len(list(plot.follow(x for x in plain))) == 3  # no length: then "batch 3", not "of"
 

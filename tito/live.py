@@ -47,6 +47,7 @@ class LivePlot:
         self._live = notebook.watched() if live is None else live
         self._resumes = checkpoint is not None
         self._batches = self._items = 0  # of this run, in all its epochs
+        self._pass_items = 0  # of the pass that runs, or ran last
         self._began = self._drawn = 0.0
         self._image, self._line, self._handle = "", "training begins", None
         if self._live:
@@ -78,6 +79,8 @@ class LivePlot:
         if "val_accuracy" in entry:
             text += f"  validation accuracy {100 * entry['val_accuracy']:.1f}%"
         left = (self.epochs - entry["epoch"]) * _mean([e["seconds"] for e in self.history])
+        if self._pass_items and entry["seconds"] > 0:
+            text += f"  {self._pass_items / entry['seconds']:,.0f} {self.unit}/s"
         return text + f"  {entry['seconds']:.1f} s" + _left(left)
 
     def alt(self) -> str:
@@ -98,6 +101,7 @@ class LivePlot:
         """One batch is done: redraw the line, not more often than once a second."""
         now = time.monotonic()
         self._batches, self._items = self._batches + 1, self._items + items * self.per_item
+        self._pass_items += items * self.per_item
         if not self._live or now - self._drawn < REDRAW_SECONDS:
             return
         spent, epoch = now - self._began, len(self.history) + 1
@@ -112,7 +116,7 @@ class LivePlot:
 
     def begin(self) -> None:
         """A pass begins."""
-        self._began = self._began or time.monotonic()
+        self._began, self._pass_items = self._began or time.monotonic(), 0
 
     # ---- the display
 
