@@ -1529,6 +1529,13 @@ for dtype in (np.float32, np.float64):
 # - Reading along memory is fast, reading across is slow, and mixing two orders in one operation means reading
 #   across.
 # - Every operation goes through `apply`. Nothing listens there yet.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 01` to export your tensor. Lesson 02 gives networks something that is not a straight
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/tensor.py`;
+# `tito module complete 01` in a terminal does the same. Lesson 02 gives networks something that is not a straight
 # line.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

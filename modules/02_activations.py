@@ -903,5 +903,12 @@ print((x * np.sqrt(2 / np.pi)).dtype, (x * 0.7978845608028654).dtype)
 #   every operation.
 # - Threads help NumPy because it releases the interpreter's lock in its loops; the pieces must be large enough.
 # - Element-wise results keep the dtype and the memory order of their input.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 02` to export your activations. Lesson 03 gives them layers to stand between.
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/activations.py`;
+# `tito module complete 02` in a terminal does the same. Lesson 03 gives them layers to stand between.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -1472,5 +1472,12 @@ attempt(save, Sequential(Linear(2, 2), relu), folder / "relu.safetensors")
 # - A model file is weights and a description. Data is read, only named layer classes are built, nothing is
 #   run.
 # - Write beside, then rename: a file is the old one or the new one.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 03` to export your layers. Lesson 04 tells a network how wrong it is.
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/layers.py`;
+# `tito module complete 03` in a terminal does the same. Lesson 04 tells a network how wrong it is.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

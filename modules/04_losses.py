@@ -873,5 +873,12 @@ attempt(MSELoss(), Tensor(np.zeros((3, 1))), np.zeros(3))
 # - Label smoothing moves the lowest point from certainty to 1 - s + s/C.
 # - An index picks what a one-hot product would compute.
 # - Shapes, labels and probabilities are checked before the arithmetic, and the message names the value.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 04` to export your losses. Lesson 05 finds out how to make them smaller.
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/losses.py`;
+# `tito module complete 04` in a terminal does the same. Lesson 05 finds out how to make them smaller.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -1611,3 +1611,12 @@ print(w.grad)
 #   broadcasting stretched.
 # - Time: about that of the forward pass, for any number of weights. Memory: everything the rules want to see again.
 # - A gradient is a claim about small changes. `gradcheck` makes them.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/autograd.py`;
+# `tito module complete 05` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -899,3 +899,12 @@ for wrong in (x, 0.1, [], ["weight"]):
 # - Momentum adds up what agrees and cancels what alternates. Adam divides each gradient by its usual size.
 # - AdamW keeps weight decay out of that division.
 # - State is part of training: 0, 4 or 8 bytes for each weight here. Saved and loaded exactly, a run goes on to the same bit.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/optimizers.py`;
+# `tito module complete 06` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -1152,6 +1152,24 @@ show(
 # Look at the right ends: with the constant rate the loss keeps jumping about, while the two that decay settle, and lower.
 
 # %% [markdown]
+# A long run is better watched than waited for. `LivePlot` is a callback: it draws loss and accuracy anew after every
+# epoch, and `follow` counts the batches in between. Start the cell and interrupt it (the square in the toolbar), then
+# run it again: it goes on from its checkpoint, as your `train_loop` promises.
+
+# %% tags=["measure"]
+from tito.live import LivePlot
+
+checkpoint = folder / "watched.safetensors"
+model = small_model(hidden=64)
+optimizer = AdamW(model.parameters(), lr=0.01)
+plot = LivePlot(60, checkpoint, unit="points")
+loader = Shuffled(*spirals(4000), 20)
+history = train_loop(
+    model, plot.follow(loader), optimizer, 60, validate=[spirals(300, seed=1)],
+    callbacks=[plot], checkpoint=checkpoint, progress=False,
+)
+
+# %% [markdown]
 # ## 12. Where the time of a step goes
 #
 # A step has three parts: forward, backward, update. Forward and backward do work for every item of the batch. The
@@ -1260,3 +1278,12 @@ for k in range(3):
 # - Check the loss before backward; one step after every `accumulate` batches.
 # - A run resumes exactly if weights, optimizer, history and random state come back, and the order of the data
 #   depends on the epoch alone. Write under another name, then rename.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/training.py`;
+# `tito module complete 07` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -706,3 +706,12 @@ print(int(stored.sum()), "of 16 pixels left after 20 epochs")
 # - A generator holds one batch in memory, not an epoch.
 # - Transforms work on whole batches with a seeded generator, keep the memory order, and never write into their
 #   input.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/dataloader.py`;
+# `tito module complete 08` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -1754,3 +1754,12 @@ print([p.grad.shape for part in parts for p in part.parameters()])
 # - Back through a convolution is a convolution: flipped filters, swapped channels, zeros where the stride skipped.
 # - Max pooling hands a gradient to one winner; batch normalisation takes out of it what normalising would undo.
 # - Every fast version has a slow one that judges it.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/spatial.py`;
+# `tito module complete 09` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

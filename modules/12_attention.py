@@ -587,3 +587,12 @@ print(np.allclose(free(Tensor(x)).numpy()[:, order], free(Tensor(x[:, order])).n
 # - A causal mask keeps the future out; with fewer queries than keys, the queries are the last positions.
 # - In blocks, no large matrix is ever written; one number a query is enough to compute the shares again.
 # - Heads are views: shapes and strides, no copies.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/attention.py`;
+# `tito module complete 12` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -667,3 +667,12 @@ except ValueError as error:
 # - A block adds to x what attention and an MLP find in normalised copies of it.
 # - Every position is a lesson: the loss shifts the ids by one.
 # - Temperature, top-k and top-p change the shares; a uniform number on their staircase draws the token.
+
+# %% [markdown]
+# ## Complete
+#
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/transformers.py`;
+# `tito module complete 13` in a terminal does the same.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

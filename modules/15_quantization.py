@@ -1433,5 +1433,12 @@ print(np.asarray(narrow(Tensor([[0.5], [1.0], [20.0]]))).ravel().round(2))
 # - Batch normalisation beside a convolution folds into it exactly. In a class of your own it stays.
 # - Inputs get a ruler with a zero point, from calibration. Products of codes are exact in float32, up to 2^24.
 # - Training through rounding needs a made-up gradient, the straight-through estimator, and works.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 15`. Lesson 16 leaves weights out altogether.
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/quantization.py`;
+# `tito module complete 15` in a terminal does the same. Lesson 16 leaves weights out altogether.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

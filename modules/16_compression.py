@@ -1151,5 +1151,13 @@ print(array_bytes(quantize(net, bits=4)))
 # - Where the values are the parameters, what is pruned stays pruned through training.
 # - Only what makes the matrices smaller makes NumPy faster: removed channels, or two thin factors.
 # - A teacher's softened probabilities tell more than a label; T² keeps their gradient in size.
+
+# %% [markdown]
+# ## Complete
 #
-# Run `tito module complete 16`. Lesson 17 stops a transformer from computing the same thing twice.
+# Run the cell below. It saves this notebook, tests it in a fresh kernel, and writes your `tinytorch/compression.py`;
+# `tito module complete 16` in a terminal does the same. Lesson 17 stops a transformer from computing the same thing
+# twice.
+
+# %% tags=["measure"] nbgrader={"grade_id": "complete", "locked": true}
+# %tito complete

@@ -138,6 +138,9 @@ print("the network answers")
 #
 # Your trained vision model if it is in this workspace, else a small network trained now. From here on it is called
 # the teacher, and it stays as it is: every method below makes a copy.
+#
+# `fit` writes a checkpoint after every epoch and removes it at the end: interrupt it, run the cell again, and it goes
+# on from there.
 
 # %% tags=["train"]
 EPOCHS = 4 if DATASET == "digits" else 12
@@ -148,14 +151,22 @@ place = olympics.folder("compression")  # your workspace's compression folder
 place.mkdir(exist_ok=True)
 
 
-def fit(model, epochs, lr, loss_fn=None):
-    """Train `model` for some epochs with a rate that rises and falls to `lr`; returns the history."""
+def fit(model, epochs, lr, name, loss_fn=None):
+    """Train `model` for some epochs with a rate that rises and falls to `lr`; returns the history.
+
+    An interrupted run goes on from its checkpoint, checkpoint-<name>.safetensors, when it is called again.
+    """
     total = epochs * len(loader)
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.02)
-    return train_loop(
-        model, loader, optimizer, epochs=epochs, loss_fn=loss_fn or CrossEntropyLoss(label_smoothing=0.1),
-        schedule=CosineSchedule(lr, total, warmup=total // 10), clip_norm=1.0, progress=olympics.has_widgets(),
+    checkpoint = place / f"checkpoint-{name}.safetensors"
+    plot = olympics.LivePlot(epochs, checkpoint)
+    log = train_loop(
+        model, plot.follow(loader), optimizer, epochs=epochs, loss_fn=loss_fn or CrossEntropyLoss(label_smoothing=0.1),
+        schedule=CosineSchedule(lr, total, warmup=total // 10), clip_norm=1.0,
+        callbacks=[plot], checkpoint=checkpoint, progress=False,
     )
+    checkpoint.unlink()
+    return log
 
 
 # %% tags=["train"]
@@ -166,7 +177,7 @@ if given.is_file():
     print(f"teacher: {given}")
 else:
     teacher = Network(width=WIDTH, mean=MEAN, std=STD)
-    history += fit(teacher, EPOCHS, 0.003)
+    history += fit(teacher, EPOCHS, 0.003, "teacher")
     print(f"teacher: trained here in {sum(entry['seconds'] for entry in history):.0f} s")
 teacher = teacher.eval()
 
@@ -272,7 +283,7 @@ for sparsity in (0.5, 0.7, 0.9):
 # %% tags=["train"]
 TUNE = 2
 rounded = prepare_qat(teacher, bits=4)
-history += fit(rounded, TUNE, 0.001)
+history += fit(rounded, TUNE, 0.001, "rounded")
 weigh("fine-tuned, 4 bits", quantize(rounded, bits=4))
 
 # %% [markdown]

@@ -40,7 +40,7 @@ from autograder import datasets, language
 from tito import olympics
 from tito.figures import explore, show
 from tinytorch import GPT, AdamW, BPETokenizer, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, train_loop
-from tinytorch import DataLoader, Decoder, TensorDataset, causal_mask, generate_cached, split_heads
+from tinytorch import DataLoader, Decoder, TensorDataset, causal_mask, generate_cached, save_checkpoint, split_heads
 
 # %% [markdown]
 # ## The rules
@@ -184,7 +184,9 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 # ## Train
 #
 # An untrained model guesses: the loss starts near the logarithm of the vocabulary, 6.2. The accuracy in the figure is
-# the share of next tokens that are guessed right. Interrupt as you like; the loop goes on from its checkpoint.
+# the share of next tokens that are guessed right. The loop writes a checkpoint after every epoch, and the cell one
+# before the first: interrupt it as you like, run it again, also tomorrow, and it goes on to the very weights that it
+# would have had. To start over, delete the file.
 
 # %% tags=["train"]
 EPOCHS = 4 if SMALL else 24
@@ -193,11 +195,15 @@ LR = 0.005 if SMALL else 0.002
 total = EPOCHS * len(loader)
 place = olympics.folder("language")  # your workspace's language folder
 place.mkdir(exist_ok=True)
+checkpoint = place / f"checkpoint-{'small' if SMALL else 'full'}.safetensors"
+optimizer = AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.1)
+if not checkpoint.exists():
+    save_checkpoint(checkpoint, model, optimizer, [])  # the start: an interrupt in the first epoch goes back to it
+plot = olympics.LivePlot(EPOCHS, checkpoint, unit="tokens", per_item=LENGTH)
 history = train_loop(
-    model, loader, AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.1), epochs=EPOCHS,
-    loss_fn=next_token_loss, schedule=CosineSchedule(LR, total, warmup=total // 20), clip_norm=1.0, validate=validate,
-    callbacks=[olympics.LivePlot(EPOCHS)], checkpoint=place / f"checkpoint-{'small' if SMALL else 'full'}.safetensors",
-    progress=olympics.has_widgets(),
+    model, plot.follow(loader), optimizer, epochs=EPOCHS, loss_fn=next_token_loss,
+    schedule=CosineSchedule(LR, total, warmup=total // 20), clip_norm=1.0, validate=validate,
+    callbacks=[plot], checkpoint=checkpoint, progress=False,
 )
 
 # %% [markdown]

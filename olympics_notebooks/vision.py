@@ -39,7 +39,7 @@ import tinytorch
 from autograder import datasets
 from tito import olympics
 from tito.figures import show
-from tinytorch import AdamW, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, train_loop
+from tinytorch import AdamW, CosineSchedule, CrossEntropyLoss, Tensor, no_grad, save_checkpoint, train_loop
 from tinytorch import Compose, DataLoader, RandomCrop, RandomFlip, TensorDataset, ToFloat
 
 # %% [markdown]
@@ -218,8 +218,9 @@ print(f"loss on eight images after 30 steps: {float(loss.numpy()):.4f}")
 #
 # The recipe below is plain: AdamW, a learning rate that rises for a short while and falls along a cosine, labels
 # smoothed a little. Change one thing at a time, and write down what it did: the last cell of this notebook asks for
-# it. The loop writes a checkpoint after every epoch; run the cell again after an interruption and it goes on from
-# there. To start over, delete the file.
+# it. The loop writes a checkpoint after every epoch, and the cell one before the first: interrupt it (the square in
+# the toolbar) whenever you like, run it again, also tomorrow, and it goes on to the very weights that it would have
+# had. To start over, delete the file.
 
 # %% tags=["train"]
 EPOCHS = 4 if DATASET == "digits" else 12
@@ -234,11 +235,14 @@ place = olympics.folder("vision")  # your workspace's vision folder
 place.mkdir(exist_ok=True)
 
 # %% tags=["train"]
+checkpoint = place / f"checkpoint-{DATASET}.safetensors"
+if not checkpoint.exists():
+    save_checkpoint(checkpoint, model, optimizer, [])  # the start: an interrupt in the first epoch goes back to it
+plot = olympics.LivePlot(EPOCHS, checkpoint)
 history = train_loop(
-    model, loader, optimizer, epochs=EPOCHS, loss_fn=CrossEntropyLoss(label_smoothing=0.1),
+    model, plot.follow(loader), optimizer, epochs=EPOCHS, loss_fn=CrossEntropyLoss(label_smoothing=0.1),
     schedule=CosineSchedule(LR, total, warmup=total // 10), clip_norm=1.0, validate=validate,
-    callbacks=[olympics.LivePlot(EPOCHS)], checkpoint=place / f"checkpoint-{DATASET}.safetensors",
-    progress=olympics.has_widgets(),
+    callbacks=[plot], checkpoint=checkpoint, progress=False,
 )
 
 # %% [markdown]

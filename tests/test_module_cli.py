@@ -68,6 +68,7 @@ def test_two_modules_from_notebook_to_package(tito: Tito, ws: Workspace) -> None
     )
     assert states(tito) == ["changed since completed", "completed"]
     assert sorted(path.name for path in ws.private.iterdir()) == [
+        "backups",
         "progress.json",
         "released",
         "workspace.json",

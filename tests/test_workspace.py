@@ -6,10 +6,11 @@ import json
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from small_course import Tito, edit, release, solve
 
-from tito import lab, workspace
+from tito import backups, lab, start, workspace
 from tito.notebook import TitoError
 
 
@@ -129,6 +130,10 @@ def test_lab_makes_the_workspace_it_opens(
     assert words[:3] == [sys.executable, "-m", "jupyterlab"]
     assert set(lab.OFFLINE) <= set(words)
     assert f"--ServerApp.root_dir={root}" in words and "--no-browser" in words
+    assert "--LabApp.default_url=/lab/tree/Start.md" in words and (root / "Start.md").is_file()
+    config = Path(env["JUPYTER_CONFIG_PATH"].split(":")[0])
+    defaults = json.loads((config / "labconfig" / "default_setting_overrides.json").read_text())
+    assert defaults["@jupyterlab/docmanager-extension:plugin"]["autosaveInterval"] == 15
     # relative paths are made absolute, and the student's package is found by the workspace alone
     assert str(tmp_path) in env["PYTHONPATH"].split(":") and "TITO_TINYTORCH" not in env
     monkeypatch.chdir(root / "01_tensor")
@@ -139,3 +144,87 @@ def test_the_mark_is_readable(tito: Tito, course: Path, tmp_path: Path) -> None:
     tito("init", "ws", "--release", course)
     mark = json.loads((tmp_path / "ws" / ".tito" / "workspace.json").read_text())
     assert mark["schema"] == 1
+
+
+def test_the_start_page_keeps_what_a_student_types(tito: Tito, course: Path, tmp_path: Path) -> None:
+    tito("init", "ws", "--release", course)
+    ws = workspace.Workspace(tmp_path / "ws")
+    page = ws.root / start.PAGE
+    fresh = page.read_text()
+    assert "| [Lesson 01](01_tensor/01_tensor.ipynb) | ○ not begun | 0 of 2 |" in fresh
+    page.write_text("Before it.\n" + fresh + "\nMy notes: ask about **strides**.\n")
+    solve(ws.notebook("01_tensor"), "double")
+    start.refresh(ws)
+    text = page.read_text()
+    assert text.startswith("Before it.\n") and text.endswith("\nMy notes: ask about **strides**.\n")
+    assert "◐ begun" in text and text.count("# Torch Olympics: start here") == 1
+    assert not (ws.private / "backups").exists()
+    page.write_text(text.replace("start here", "my page"))  # in our part: kept as a backup, then ours again
+    start.refresh(ws)
+    assert page.read_text() == text
+    assert ["my page" in path.read_text() for path in (ws.private / "backups").iterdir()] == [True]
+    page.write_text("A file of my own.\n")
+    start.refresh(ws)
+    assert page.read_text().endswith("\nA file of my own.\n") and "start here" in page.read_text()
+
+
+def test_the_start_page_leads_on(tito: Tito, course: Path, tmp_path: Path) -> None:
+    (course / "vision").mkdir()
+    nb = nbformat.read(course / "01_tensor" / "01_tensor.ipynb", 4)
+    nb.cells[0].source = "# Vision | <b>\n\n**You need:** modules 01 and 02 completed."
+    nbformat.write(nb, course / "vision" / "vision.ipynb")
+    tito("init", "ws", "--release", course)
+    ws = workspace.Workspace(tmp_path / "ws")
+    assert "| [Vision  b](vision/vision.ipynb) | ○ not begun | 01 to 02; to do: 01 to 02 |" in start.text(ws)
+    ws.notebook("02_activations").write_text("{cut")
+    assert "✗ damaged" in start.text(ws)
+    ws.record("vision", {"submitted": "2026-01-02T03:04:05+00:00"})
+    assert "✓ handed in 2026-01-02" in start.text(ws)
+
+
+def test_restore_brings_back_what_was_there(
+    tito: Tito, course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tito("init", "ws", "--release", course)
+    ws = workspace.Workspace(tmp_path / "ws")
+    monkeypatch.chdir(ws.root)
+    assert "no backup" in tito.refuses("module", "restore", "01")
+    solve(ws.notebook("01_tensor"), "double")
+    mine = ws.notebook("01_tensor").read_bytes()
+    assert [path.read_bytes() for path in backups.snapshot_all(ws)] == [mine]
+    assert backups.snapshot_all(ws) == [], "nothing has changed since"
+    ws.notebook("01_tensor").write_text("{half-writ")  # a full disk, a power cut
+    message = tito.refuses("module", "complete", "01")
+    assert "not a readable notebook" in message and "tito module restore 01" in message
+    assert str(backups.copies(ws, "01_tensor")[0].path) in message
+    done = tito.json("module", "restore", "1")
+    assert ws.notebook("01_tensor").read_bytes() == mine
+    assert Path(done["backup"]).read_text() == "{half-writ", "what was replaced is kept too"
+    tito("module", "reset", "01")
+    tito("module", "restore", "01")
+    assert ws.notebook("01_tensor").read_bytes() == mine
+    listed = tito("module", "restore", "01", "--list").splitlines()
+    assert len(listed) == len(backups.copies(ws, "01_tensor")) >= 3
+    assert "no backup nowhere" in tito.refuses("module", "restore", "01", "--from", "nowhere")
+    ws.notebook("01_tensor").unlink()
+    tito("module", "restore", "01", "--from", Path(done["from"]).name)
+    assert ws.notebook("01_tensor").read_bytes() == mine
+
+
+def test_backups_are_thinned_out_slowly(course: Path, tmp_path: Path) -> None:
+    ws, _ = workspace.init(tmp_path / "ws", course)
+    folder = ws.private / "backups"
+    folder.mkdir()
+    for day in range(1, 29):  # long ago
+        (folder / f"01_tensor.202001{day:02d}T120000.ipynb").write_text(str(day))
+    other = folder / "01_tensor_notes.20200101T120000.ipynb"
+    other.write_text("another notebook's")
+    solve(ws.notebook("01_tensor"), "double")
+    backups.snapshot(ws, "01_tensor")
+    kept = backups.copies(ws, "01_tensor")
+    assert len(kept) == backups.KEEP and kept[-1].path.read_text() == "10" and other.exists()
+    for body in range(30):  # today's stay, all of them
+        edit(ws.notebook("01_tensor"), "double", lambda source, n=body: f"{source}\n# {n}")
+        backups.snapshot(ws, "01_tensor")
+    kept = backups.copies(ws, "01_tensor")
+    assert len(kept) == 31 and not any(copy.made.year == 2020 for copy in kept)

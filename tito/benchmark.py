@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ from autograder import (
     tracks,
 )
 from autograder.client import Worker
-from tito import workspace
+from tito import progress, workspace
 from tito.notebook import TitoError, home
 
 app = typer.Typer(no_args_is_help=True, help="Measure a model file: accuracy, speed, size, memory.")
@@ -61,10 +61,11 @@ def accuracy(
 ) -> None:  # fmt: skip
     """Top-1 accuracy with its 95% interval; of a language model bits per byte and next-token accuracy."""
     if is_text(model, dataset):
-        with ready_text(model, dataset, split, tinytorch, level) as words:
-            _print(as_json, *words.reading())
+        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
+            reading = words.reading()
+        _print(as_json, *reading)
         return
-    with ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
         found = run.accuracy()
     low, high = found.interval
     _print(
@@ -86,12 +87,13 @@ def speed(
 ) -> None:  # fmt: skip
     """Pictures or tokens per second: the median of several rounds with its 95% interval, and the audits."""
     if is_text(model, dataset):
-        with ready_text(model, dataset, split, tinytorch, level) as words:
-            _print(as_json, *words.speed(seconds, input_length or tokens.INPUT_LENGTH))
+        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
+            reading = words.speed(seconds, input_length or tokens.INPUT_LENGTH)
+        _print(as_json, *reading)
         return
     if input_length is not None:
         raise TitoError(f"--input-length is for language models: {model} has no tokenizer.json beside it")
-    with ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
         found = run.speed(run.accuracy(), seconds)
     low, high = found.interval
     extra = {
@@ -124,15 +126,19 @@ def memory(
 ) -> None:  # fmt: skip
     """The most memory that the worker used while it classified, or read, the split."""
     if is_text(model, dataset):
-        with ready_text(model, dataset, split, tinytorch, level) as words:
+        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
             words.reading()
             most = words.worker.peak_memory()
         _print(as_json, {**words.about, "memory_bytes": most}, f"{most / rules.MB:,.0f} MB at most")
         return
-    with ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
         run.accuracy()
         peak = run.worker.peak_memory()
     _print(as_json, {**run.about, "memory_bytes": peak}, f"{peak / rules.MB:,.0f} MB at most")
+
+
+def _waiting(model: Path, as_json: bool) -> AbstractContextManager[None]:
+    return progress.waiting(f"measuring {model.name} in the sandbox", quiet=as_json)
 
 
 def _print(as_json: bool, record: dict[str, Any], text: str) -> None:

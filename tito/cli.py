@@ -25,6 +25,7 @@ from tito import (
     module,
     olympics,
     sandbox,
+    start,
     teaching,
     workspace,
 )
@@ -73,6 +74,7 @@ def init(
     if path is None:
         path = Path.cwd() if workspace.is_workspace(Path.cwd()) else Path("workspace")
     made, added = workspace.init(path, release)
+    start.refresh(made)
     if as_json:
         print(json.dumps({"workspace": str(made.root), "added": added}))
         return

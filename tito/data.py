@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from autograder import datasets
+from tito import progress
 
 _WITHOUT_FOLDER = {"digits": "comes with scikit-learn", "tinytalks": "is made where it is used"}
 
@@ -24,7 +25,7 @@ def fetch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Download a data set: resumed where it stopped, checked, unpacked; once is enough."""
-    place = datasets.fetch(name, progress=not as_json, base_url=mirror)
+    place = datasets.fetch(name, progress=not as_json and progress.shown(), base_url=mirror)
     if as_json:
         print(json.dumps({"name": name, "folder": str(place) if place else None}))
     else:

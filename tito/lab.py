@@ -1,8 +1,13 @@
-"""`tito lab`: JupyterLab on a student workspace."""
+"""`tito lab`: JupyterLab on a student workspace, opened on its start page.
+
+Settings that we would have otherwise go into .tito/jupyter as *defaults*: JupyterLab reads them beside all
+others, and what a student sets, a dark theme for example, counts before them and stays.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from tito import workspace
+from tito import backups, start, workspace
+from tito.exporter import write_text
 from tito.module import kernel_environment
 from tito.notebook import TitoError
 
@@ -21,6 +27,13 @@ OFFLINE = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager=readonly",
 )
+DEFAULTS = {
+    "@jupyterlab/docmanager-extension:plugin": {
+        "autosaveInterval": 15,  # seconds; JupyterLab's own is 120
+        "defaultViewers": {"markdown": "Markdown Preview"},  # the start page as a page, with links
+    },
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
 
 
 def lab(
@@ -35,9 +48,10 @@ def lab(
     if importlib.util.find_spec("jupyterlab") is None:
         raise TitoError("JupyterLab is not installed: pip install jupyterlab")
     root = ready(path, release)
+    prepare(workspace.Workspace(root))
     print(f"JupyterLab on {root} (Ctrl-C twice ends it)", flush=True)
     try:
-        code = subprocess.call(arguments(root, browser, port), cwd=root, env=kernel_environment())
+        code = subprocess.call(arguments(root, browser, port), cwd=root, env=environment(root))
     except KeyboardInterrupt:  # Ctrl-C reached JupyterLab too, which has said goodbye
         code = 0
     raise typer.Exit(code)
@@ -57,9 +71,40 @@ def ready(path: Path | None, release: Path | None = None) -> Path:
     return made.root
 
 
+def prepare(ws: workspace.Workspace) -> None:
+    """Before JupyterLab opens: keep a copy of each notebook that has changed, write start page and defaults.
+
+    A damaged notebook is reported, with the backup that is there, and keeps nothing else from opening.
+    """
+    backups.snapshot_all(ws)
+    for name in [*ws.modules(), *ws.tracks()]:
+        try:
+            ws.read(name)
+        except TitoError as error:
+            print(f"tito: {error}", file=sys.stderr)
+    start.refresh(ws)
+    write_text(
+        config_folder(ws.root) / "labconfig" / "default_setting_overrides.json",
+        json.dumps(DEFAULTS, indent=1) + "\n",
+    )
+
+
+def config_folder(root: Path) -> Path:
+    """A folder of Jupyter configuration in the workspace, which JupyterLab reads after the student's own."""
+    return root / ".tito" / "jupyter"
+
+
+def environment(root: Path) -> dict[str, str]:
+    """JupyterLab's environment: the kernels', and one more folder of configuration."""
+    env = kernel_environment()
+    folders = [str(config_folder(root)), env.get("JUPYTER_CONFIG_PATH", "")]
+    return {**env, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
+
+
 def arguments(root: Path, browser: bool, port: int) -> list[str]:
     """The command line of JupyterLab."""
     words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    words.append(f"--LabApp.default_url=/lab/tree/{start.PAGE}")
     words += OFFLINE
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: loopback and token guard it
         words.append("--allow-root")

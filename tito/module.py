@@ -1,4 +1,4 @@
-"""`tito module status|complete|reset`: from the student's notebook to the student's package.
+"""`tito module status|complete|reset|restore`: from the student's notebook to the student's package.
 
 `complete` reads the notebook once, runs that text in a fresh kernel, and exports that same text: what is
 tested is what is exported. It never writes to the notebook.
@@ -25,9 +25,8 @@ import typer
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from tqdm import tqdm
 
-from tito import workspace
+from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
@@ -88,7 +87,7 @@ def complete(
 ) -> None:
     """Run your notebook's tests, then build the module into your tinytorch."""
     ws = workspace.find()
-    report = complete_module(ws, ws.module(module), progress=not as_json)
+    report = complete_module(ws, ws.module(module), quiet=as_json)
     if as_json:
         print(json.dumps(asdict(report)))
     else:
@@ -106,12 +105,59 @@ def reset(
 ) -> None:
     """Put the released notebook back; yours is kept in .tito/backups."""
     ws = workspace.find()
-    name = module if ws.notebook(module).is_file() else ws.module(module)
+    name = ws.assignment(module)
     kept = reset_module(ws, name)
     if as_json:
         print(json.dumps({"module": name, "backup": str(kept) if kept else None}))
     else:
         print(f"{name} is as it was released." + (f" Your notebook is kept in {kept}" if kept else ""))
+
+
+@app.command()
+def restore(
+    module: Annotated[
+        str, typer.Argument(help="The module's number, such as 05, or a track such as vision.")
+    ],
+    backup: Annotated[
+        str | None, typer.Option("--from", help="The backup's file name, as --list shows it.")
+    ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="List the backups, change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Put a backup of your notebook back: the newest that differs; what is there now is kept as well."""
+    ws = workspace.find()
+    name = _kept_name(ws, module)
+    if only_list:
+        found = backups.copies(ws, name)
+        if as_json:
+            print(json.dumps({"module": name, "backups": [str(copy.path) for copy in found]}))
+            return
+        print("\n".join(f"  {copy.when}  {copy.path.name}" for copy in found) or f"{name}: no backups")
+        return
+    chosen, replaced = backups.restore(ws, name, backup)
+    start.refresh(ws)
+    if as_json:
+        print(
+            json.dumps(
+                {"module": name, "from": str(chosen.path), "backup": str(replaced) if replaced else None}
+            )
+        )
+    else:
+        kept = f" What was there is kept in {replaced}." if replaced else ""
+        print(f"{name} is again as it was on {chosen.when}.{kept} In JupyterLab: File > Reload from Disk.")
+
+
+def _kept_name(ws: Workspace, wanted: str) -> str:
+    """The assignment to restore, also where its notebook is gone and only backups are left."""
+    try:
+        return ws.assignment(wanted)
+    except TitoError:
+        names = {path.name.split(".")[0] for path in (ws.private / "backups").glob("*.ipynb")}
+        number = wanted.partition("_")[0].zfill(2)
+        for name in sorted(names):
+            if wanted == name or name.startswith(f"{number}_"):
+                return name
+        raise
 
 
 # ---- what they do
@@ -120,7 +166,11 @@ def reset(
 def state(ws: Workspace, name: str) -> dict[str, Any]:
     """One row of `status`: module, state, passed, checks, completed."""
     entry = ws.progress().get(name, {})
-    cells = workspace.cells_digest(workspace.read_notebook(ws.notebook(name)))
+    try:
+        cells = workspace.cells_digest(workspace.read_notebook(ws.notebook(name)))
+    except workspace.Damaged:
+        text = f"damaged: {backups.rescue(ws, name)}"
+        return {"module": name, "state": text, "passed": None, "checks": None, "completed": None}
     built = (ws.package / f"{name.partition('_')[2]}.py").is_file()
     if entry.get("completed") and built:
         if entry["cells"] == cells:
@@ -145,14 +195,15 @@ def _untouched(ws: Workspace, name: str, cells: str) -> bool:
     return released.is_file() and workspace.cells_digest(workspace.read_notebook(released)) == cells
 
 
-def complete_module(ws: Workspace, name: str, progress: bool = True) -> Report:
+def complete_module(ws: Workspace, name: str, quiet: bool = False) -> Report:
     """Test one module's notebook and, where every graded cell passes, export it into the workspace's package.
 
     Raises TitoError where the notebook cannot be read, exported or imported; a failed check is in the report.
     """
-    nb = workspace.read_notebook(ws.notebook(name))
+    nb = ws.read(name)
+    backups.snapshot(ws, name)
     workspace.ready_package(ws.package)
-    checks, notes = run_checks(nb, ws, name, progress)
+    checks, notes = run_checks(nb, ws, name, quiet)
     notes += _missing_checks(ws, name, nb)
     passed = sum(check.passed for check in checks)
     entry = {
@@ -165,9 +216,11 @@ def complete_module(ws: Workspace, name: str, progress: bool = True) -> Report:
     before = ws.progress().get(name, {})
     if passed < len(checks):
         ws.record(name, {**entry, "completed": before.get("completed"), "cells": before.get("cells", "")})
+        start.refresh(ws)
         return Report(name, checks, None, notes)
     target = _export(ws, name, nb)
     ws.record(name, {**entry, "completed": entry["tried"]})
+    start.refresh(ws)
     return Report(name, checks, str(target), notes)
 
 
@@ -185,10 +238,11 @@ def reset_module(ws: Workspace, name: str) -> Path | None:
     draft = notebook.with_name(f".{notebook.name}.{os.getpid()}")
     shutil.copyfile(released, draft)
     os.replace(draft, notebook)
+    start.refresh(ws)
     return kept
 
 
-def run_checks(nb: NotebookNode, ws: Workspace, name: str, progress: bool) -> tuple[list[Check], list[str]]:
+def run_checks(nb: NotebookNode, ws: Workspace, name: str, quiet: bool) -> tuple[list[Check], list[str]]:
     """Run a copy of the notebook in a fresh kernel; the graded cells' results, and notes on other cells."""
     nb = copy.deepcopy(nb)
     for cell in nb.cells:
@@ -200,7 +254,7 @@ def run_checks(nb: NotebookNode, ws: Workspace, name: str, progress: bool) -> tu
         for cell in nb.cells
         if cell in graded or not set(SKIP).intersection(cell.metadata.get("tags", []))
     ]
-    stopped = execute(nb, ws.root / name, name if progress else None)
+    stopped = execute(nb, ws.root / name, name, quiet)
     checks = []
     for cell in graded:
         reason = _error(cell) or (stopped if cell.execution_count is None else "")
@@ -227,14 +281,13 @@ def _missing(reason: str) -> bool:
     return "`tito module complete" in reason
 
 
-def execute(nb: NotebookNode, folder: Path, label: str | None) -> str:
+def execute(nb: NotebookNode, folder: Path, label: str, quiet: bool = False) -> str:
     """Run every cell in place, errors and all. Returns why the run ended early, or an empty string.
 
     The kernel starts in `folder`, so `%tito lesson` finds the workspace; `label` names a progress bar.
     """
     total = sum(cell.cell_type == "code" for cell in nb.cells)
-    quiet = True if label is None else None  # None: tqdm shows a bar on a terminal only
-    with tqdm(total=total, desc=label, unit="cell", file=sys.stderr, disable=quiet, leave=False) as bar:
+    with progress.steps(total, label, "cell", quiet) as step:
         client = NotebookClient(
             nb,
             timeout=CELL_SECONDS,
@@ -242,7 +295,7 @@ def execute(nb: NotebookNode, folder: Path, label: str | None) -> str:
             allow_errors=True,
             resources={"metadata": {"path": str(folder)}},
             extra_arguments=["--log-level=ERROR"],  # no remark about transport in the terminal
-            on_cell_executed=lambda **_: bar.update(),
+            on_cell_executed=lambda **_: step(),
         )
         try:
             client.execute(env=kernel_environment())
@@ -255,11 +308,13 @@ def execute(nb: NotebookNode, folder: Path, label: str | None) -> str:
 
 def kernel_environment() -> dict[str, str]:
     """The environment of a kernel in a workspace: this tito, and no package but the workspace's own."""
-    env = {
-        key: value for key, value in os.environ.items() if key not in ("TITO_TINYTORCH", "TINYTORCH_BEFORE")
-    }
+    env = {key: value for key, value in os.environ.items() if key not in _NOT_THEIRS}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source(), *_absolute(env.get("PYTHONPATH", ""))]))
     return env
+
+
+# a package elsewhere, a hidden module, and the marks of a notebook that somebody has open
+_NOT_THEIRS = ("TITO_TINYTORCH", "TINYTORCH_BEFORE", "TITO_PROGRESS", "JPY_SESSION_NAME", "JPY_PARENT_PID")
 
 
 def _source() -> str:

@@ -1,9 +1,14 @@
-"""`%load_ext tito`: then `%tito lesson NN` finds the package, `%tito <command>` runs the command line."""
+"""`%load_ext tito`: then `%tito lesson NN` finds the package, `%tito complete` tests and exports the lesson,
+and `%tito <command>` runs the command line.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -19,12 +24,41 @@ class TitoError(Exception):
 
 
 ran: list[str] = []  # sources of all cells since `load`, also where a runner keeps no history
+latest: dict[str, str] = {}  # cell id -> its source as it ran last; empty where no front-end names its cells
+lessons: list[str] = []  # what `%tito lesson` was given, the last one counts
+_running: list[str | None] = []  # the id of the cell that runs now
 
 
 def load(shell: Any) -> None:
-    """Register the magic `%tito` with an IPython shell, and remember what runs from here on."""
+    """Register the magic `%tito` with an IPython shell, and remember what runs from here on.
+
+    In a notebook that a person works in, each graded cell then says under it how it went.
+    """
     shell.register_magic_function(_magic, "line", "tito")
-    shell.events.register("pre_run_cell", lambda info: ran.append(info.raw_cell))
+    shell.events.register("pre_run_cell", _remember)
+    if not interactive():
+        return
+    from tito import checkpoints
+
+    checkpoints.watch(shell)
+
+
+def _remember(info: Any) -> None:
+    ran.append(info.raw_cell)
+    cell_id = getattr(info, "cell_id", None)
+    _running[:] = [cell_id]
+    if cell_id:
+        latest[cell_id] = info.raw_cell
+
+
+def interactive() -> bool:
+    """Whether a Jupyter server started this kernel for a notebook that someone has open, not a grader."""
+    return bool(os.environ.get("JPY_SESSION_NAME")) and not os.environ.get("NBGRADER_EXECUTION")
+
+
+def watched() -> bool:
+    """Whether the cell that runs now was sent by a front-end: nbclient, nbval and graders name no cell."""
+    return interactive() and bool(_running and _running[0])
 
 
 def home(start: Path | None = None) -> Path:
@@ -56,6 +90,7 @@ def lesson(name: str) -> Path:
     `name` is a lesson number, "01" to "19", or the name of a track ("vision"), for which nothing is hidden.
     """
     parent = home()
+    lessons.append(name)
     number = name.split("_")[0]
     if number.isdigit():
         os.environ["TINYTORCH_BEFORE"] = f"{int(number):02d}"
@@ -75,36 +110,70 @@ def lesson(name: str) -> Path:
     return parent
 
 
-def command(arguments: list[str]) -> None:
-    """Run `tito <arguments>` beside the notebook and print what it prints. Raises TitoError when it fails."""
-    env = {key: value for key, value in os.environ.items() if key != "TINYTORCH_BEFORE"}
+def environment() -> dict[str, str]:
+    """The environment of a `tito` that runs beside the notebook: this tito, no module hidden, no session."""
+    hidden = ("TINYTORCH_BEFORE", "JPY_SESSION_NAME", "JPY_PARENT_PID")
+    env = {key: value for key, value in os.environ.items() if key not in hidden}
     source = str(Path(__file__).resolve().parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [source, env.get("PYTHONPATH")]))
     env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def stop(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
+    """End a child's process group: an interrupt, so that it tidies up, and a kill if it does not."""
+    for number, wait in ((signal.SIGINT, seconds), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+            return
+
+
+def command(arguments: list[str]) -> None:
+    """Run `tito <arguments>` beside the notebook and print what it prints. Raises TitoError when it fails.
+
+    A progress bar redraws its line, in a notebook too. An interrupt ends the command.
+    """
+    env = environment() | ({"TITO_PROGRESS": "bar"} if watched() else {})
     last = ""
     with subprocess.Popen(
         [sys.executable, "-m", "tito", *arguments],
-        env=env, text=True, encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     ) as process:  # fmt: skip
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            last = line.strip() or last
+        try:
+            assert process.stdout is not None
+            # newline="": a carriage return, with which a bar redraws itself, comes through as it is
+            for piece in io.TextIOWrapper(process.stdout, "utf-8", errors="replace", newline=""):
+                print(piece, end="", flush=True)
+                last = piece.strip() or last
+        except KeyboardInterrupt:
+            stop(process)
+            raise TitoError(f"tito {shlex.join(arguments)} was interrupted.") from None
     if process.returncode:
         raise TitoError(last or f"tito {shlex.join(arguments)} stopped with code {process.returncode}.")
 
 
 def _magic(line: str) -> None:
-    """%tito lesson 05 readies the notebook of lesson 05; any other line runs that tito command."""
+    """%tito lesson 05 readies the notebook, %tito complete tests and exports it, or a tito command."""
     words = shlex.split(line)
     if words[:1] == ["lesson"]:
         if len(words) != 2:
             raise TitoError("expected one lesson number: %tito lesson 05")
         lesson(words[1])
+    elif words[:1] == ["complete"]:
+        if watched():
+            from tito import completing
+
+            completing.run(words[1:])
+        elif words[1:]:
+            command(["module", *words])
+        # without a number it is the last cell of a lesson, which graders and builds run too: nothing to do
     elif words:
         command(words)
     else:
         raise TitoError(
-            "expected a command: %tito lesson 05, or what you would type after `tito` in a terminal."
+            """%tito lesson 05 readies a notebook, %tito complete tests and exports it; else a command."""
         )
 
 

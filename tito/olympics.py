@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import getpass
 import hashlib
-import io
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -30,8 +29,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from autograder import datasets, rules, scorer, scores, staging, tokenizer
 from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
-from tito import benchmark, notebook, workspace
+from tito import benchmark, notebook, progress, start, workspace
 from tito.exporter import export_text, is_export, write_text
+from tito.live import LivePlot as LivePlot  # track notebooks find these two here
+from tito.live import has_widgets as has_widgets
 from tito.notebook import TitoError, home
 from tito.workspace import Workspace
 
@@ -90,7 +91,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Pack notebook, model, log and your tinytorch; hand them to nbgrader, or write a zip to hand in."""
-    done = hand_in(workspace.find(), track, student or getpass.getuser())
+    with progress.waiting(f"{track}: packing, and trying whether the model loads", quiet=as_json):
+        done = hand_in(workspace.find(), track, student or getpass.getuser())
     if as_json:
         print(json.dumps(done))
         return
@@ -237,11 +239,19 @@ def hand_in(ws: Workspace, track: str, student: str) -> dict[str, Any]:
         course = _exchange(ws)
         if course:
             _nbgrader_submit(ws, packed, course)
+            _remember(ws, track)
             return {**done, "course": course, "zip": None}
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         archive = ws.root / "submissions" / f"{student}_{track}_{stamp}.zip"
         _zip(files, packed, archive)
+        _remember(ws, track)
         return {**done, "course": None, "zip": str(archive)}
+
+
+def _remember(ws: Workspace, track: str) -> None:
+    """Write down that a track was handed in, for the start page."""
+    ws.record(track, {"submitted": datetime.now(UTC).isoformat(timespec="seconds")})
+    start.refresh(ws)
 
 
 def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
@@ -251,7 +261,7 @@ def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
     missing or over a limit.
     """
     source, limits = ws.root / rule.name, rule.limits
-    nb = workspace.read_notebook(ws.notebook(rule.name))
+    nb = ws.read(rule.name)
     model = source / MODEL
     if not model.is_file():
         raise TitoError(f"{model} is missing: train in {rule.name}.ipynb and run its save cell")
@@ -540,116 +550,3 @@ def _measured(rule: rules.Track) -> scorer.Result:
 
 
 _RESULTS: dict[tuple[str, str, str], scorer.Result] = {}
-
-
-class LivePlot:
-    """A callback for train_loop: loss and accuracy drawn anew after every epoch, and how far training is.
-
-    Uses ipywidgets where a front-end shows them (`widgets=None` finds out); elsewhere it prints a line
-    an epoch and draws the figure once, at the end.
-    """
-
-    def __init__(self, epochs: int, widgets: bool | None = None) -> None:
-        self.epochs = epochs
-        self.history: list[dict[str, Any]] = []
-        self._update: Callable[[Any], None] | None = None
-        self._replace: Callable[[Any], None] | None = None
-        self._bar: Any = None
-        self._label: Any = None
-        if has_widgets() if widgets is None else widgets:
-            self._open()
-
-    def __call__(self, entry: dict[str, Any]) -> None:
-        """Take one epoch's record, as train_loop gives it to its callbacks."""
-        self.history.append(dict(entry))
-        line = self.line(entry)
-        if self._bar is None:
-            print(line, flush=True)
-        else:
-            self._bar.value, self._label.value = entry["epoch"], line
-        ended = entry["epoch"] >= self.epochs
-        if self._update is not None:
-            self._update(self._picture())
-        elif ended:
-            self._draw_once()
-        if ended and self._replace is not None:
-            self._close(line)
-
-    def line(self, entry: dict[str, Any]) -> str:
-        """One epoch in words, with the time that the rest will take."""
-        text = f"epoch {entry['epoch']}/{self.epochs}  loss {entry['loss']:.3f}"
-        if "val_accuracy" in entry:
-            text += f"  accuracy {100 * entry['val_accuracy']:.1f}%"
-        left = (
-            (self.epochs - entry["epoch"])
-            * sum(e["seconds"] for e in self.history)
-            / max(1, len(self.history))
-        )
-        return text + f"  {entry['seconds']:.1f} s" + (f", about {left:.0f} s left" if left >= 1 else "")
-
-    def _open(self) -> None:
-        import ipywidgets
-        from IPython.display import display
-
-        self._bar = ipywidgets.IntProgress(min=0, max=self.epochs, description="epochs")
-        self._label = ipywidgets.Label("each epoch is drawn when it ends")
-        row = ipywidgets.HBox([self._bar, self._label])
-        above = display(row, display_id=True)  # type: ignore[no-untyped-call]
-        handle = display(self._picture(), display_id=True)  # type: ignore[no-untyped-call]
-        if handle is not None:
-            self._update = handle.update
-        if above is not None:
-            self._replace = above.update
-
-    def _close(self, line: str) -> None:
-        """Text in the bar's place: a saved notebook has no widget and would show an error instead."""
-        from IPython.display import Pretty
-
-        if self._replace is not None:
-            self._replace(Pretty(line))  # type: ignore[no-untyped-call]
-        self._bar.close()
-        self._label.close()
-
-    def _picture(self) -> Any:
-        """The figure as a PNG: a Figure itself is shown only where pyplot has drawn something before."""
-        from IPython.display import Image
-
-        file = io.BytesIO()
-        self._figure().savefig(file, format="png", dpi=100)
-        alt = f"Loss and validation accuracy of {len(self.history)} epochs"
-        return Image(data=file.getvalue(), format="png", alt=alt)  # type: ignore[no-untyped-call]
-
-    def _figure(self) -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 2.8), layout="constrained")
-        losses, rates = figure.subplots(1, 2)
-        epochs = [entry["epoch"] for entry in self.history]
-        losses.plot(epochs, [entry["loss"] for entry in self.history], marker="o", label="training")
-        if any("val_loss" in entry for entry in self.history):
-            losses.plot(
-                epochs, [entry.get("val_loss") for entry in self.history], marker="o", label="validation"
-            )
-            rates.plot(epochs, [100 * entry.get("val_accuracy", 0.0) for entry in self.history], marker="o")
-            losses.legend()
-        if not self.history:
-            losses.set_yticks([])
-        losses.set(xlabel="epoch", ylabel="loss", xlim=(0.5, self.epochs + 0.5))
-        rates.set(
-            xlabel="epoch", ylabel="validation accuracy, %", xlim=(0.5, self.epochs + 0.5), ylim=(0, 100)
-        )
-        return figure
-
-    def _draw_once(self) -> None:
-        from IPython import get_ipython  # type: ignore[attr-defined]
-        from IPython.display import display
-
-        if get_ipython() is not None:  # type: ignore[no-untyped-call]
-            display(self._picture())  # type: ignore[no-untyped-call]
-
-
-def has_widgets() -> bool:
-    """Whether widgets will be seen: in a kernel that a Jupyter server started, with ipywidgets."""
-    from importlib.util import find_spec
-
-    return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None

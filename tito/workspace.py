@@ -71,6 +71,24 @@ class Workspace:
         here = ", ".join(name.partition("_")[0] for name in self.modules()) or "none yet, run `tito init`"
         raise TitoError(f"no module {wanted} in {self.root}: expected one of {here}")
 
+    def assignment(self, wanted: str) -> str:
+        """The full name of a lesson, or of a track such as vision. Raises TitoError."""
+        return wanted if self.notebook(wanted).is_file() else self.module(wanted)
+
+    def tracks(self) -> list[str]:
+        """The tracks that are here, by name."""
+        found = (folder.name for folder in self.root.iterdir() if self.notebook(folder.name).is_file())
+        return sorted(name for name in found if not name[:2].isdigit())
+
+    def read(self, name: str) -> NotebookNode:
+        """An assignment's notebook. Raises TitoError, which names the newest backup of a damaged one."""
+        try:
+            return read_notebook(self.notebook(name))
+        except Damaged as error:
+            from tito import backups
+
+            raise TitoError(f"{error}; {backups.rescue(self, name)}") from error
+
     def progress(self) -> dict[str, Any]:
         """What is recorded of each module: {name: {"completed": date or null, "passed", "checks", ...}}."""
         path = self.private / "progress.json"
@@ -101,8 +119,14 @@ class Workspace:
         while copy.exists():
             count += 1
             copy = folder / f"{path.stem}.{stamp}-{count}{path.suffix}"
-        shutil.copy2(path, copy)
+        draft = copy.with_suffix(".part")
+        shutil.copy2(path, draft)
+        os.replace(draft, copy)
         return copy
+
+
+class Damaged(TitoError):
+    """A file that is there, but is no notebook."""
 
 
 def find(start: Path | None = None) -> Workspace:
@@ -241,7 +265,7 @@ def read_notebook(path: Path) -> NotebookNode:
         raise TitoError(f"{path} is missing: `tito init` puts the released notebook there") from error
     except (OSError, ValueError) as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise TitoError(f"{path} is not a readable notebook: {what}") from error
+        raise Damaged(f"{path} is not a readable notebook: {what}") from error
 
 
 def cells_digest(nb: NotebookNode) -> str:

@@ -1,0 +1,66 @@
+"""Progress bars of the student's commands: on a terminal, and in a notebook, where one line is redrawn.
+
+A command that `%tito` runs is told by TITO_PROGRESS: `bar` draws a bar all the same, `lines` prints a line of
+JSON for every step on the error stream, which `%tito complete` turns into a bar of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+MARK = "tito-progress "
+
+
+def shown() -> bool:
+    """Whether somebody sees a bar: a terminal, or a notebook that asked for one."""
+    return sys.stderr.isatty() or os.environ.get("TITO_PROGRESS") == "bar"
+
+
+@contextmanager
+def steps(total: int, label: str, unit: str, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar of `total` steps; call what it yields after each."""
+    if os.environ.get("TITO_PROGRESS") == "lines":
+        done = 0
+
+        def tell() -> None:
+            nonlocal done
+            done += 1
+            print(
+                MARK + json.dumps({"done": done, "total": total, "unit": unit}), file=sys.stderr, flush=True
+            )
+
+        yield tell
+        return
+    off = quiet or not shown()
+    with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=off, leave=False) as bar:
+        yield lambda: bar.update() and None
+
+
+@contextmanager
+def waiting(label: str, quiet: bool = False) -> Iterator[None]:
+    """A line that says what takes its time, and how long by now, where nothing can be counted."""
+    if quiet or not shown():
+        yield
+        return
+    form = "{desc}: {elapsed} passed"
+    with tqdm(desc=label, bar_format=form, file=sys.stderr, leave=False) as line:
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(1.0):
+                line.refresh()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
