@@ -129,7 +129,7 @@ def _chosen(path: Path) -> list[dict[str, str]]:
 
 
 def report_of(course: Course, student: str, assignment: str) -> str | None:
-    """The report of a track notebook, Markdown: the answers that a person reads. None where there is none."""
+    """The report of a track notebook, Markdown: the answers that a person reads; None without one."""
     path = course.root / "autograded" / student / assignment / f"{assignment}.ipynb"
     if not path.is_file():
         return None

@@ -101,7 +101,7 @@ def _refuse_same_class(read: Sequence[Named]) -> None:
         strange = {e["class"] for e in found["entries"] if e["class"]} - {g["name"] for g in found["classes"]}
         if strange:
             raise GradingError(
-                f"{path} has entries of a class {min(strange)!r}, which is not among its classes: export again"
+                f"{path} has entries of a class {min(strange)!r}, not among its classes: export again"
             )
 
 
@@ -109,8 +109,8 @@ def _refuse_mixed_names(read: Sequence[Named]) -> None:
     kinds = {found["names"]: path for path, found in read}
     if len(kinds) > 1:
         raise GradingError(
-            f"{kinds['id']} names students, {kinds['pseudonym']} holds pseudonyms for the public: export both "
-            "with the same --names"
+            f"{kinds['id']} names students, {kinds['pseudonym']} holds pseudonyms for the public: export "
+            "both with the same --names"
         )
 
 
@@ -123,8 +123,8 @@ def _common_rules(read: Sequence[Named], unknown_rules: bool) -> tuple[dict[str,
         missing = [track for track in tracks_of(found["entries"]) if track not in found["rules"]]
         if missing and not unknown_rules:
             raise GradingError(
-                f"{path} does not say by which rules of {', '.join(missing)} it was measured: export again, or "
-                "use --unknown-rules, which says so on the page"
+                f"{path} does not say by which rules of {', '.join(missing)} it was measured: export again, "
+                "or use --unknown-rules, which says so on the page"
             )
         if missing:
             unsure += [group["name"] for group in found["classes"]]
@@ -134,8 +134,8 @@ def _common_rules(read: Sequence[Named], unknown_rules: bool) -> tuple[dict[str,
             differ = sorted(p for p in {*parts, *known} if parts.get(p) != known.get(p))
             if differ:
                 raise GradingError(
-                    f"{path} was measured by other rules of {track} than {other} ({', '.join(differ)}): results "
-                    f"compare by the same rules only, `tito grade {track} --force` and export again"
+                    f"{path} was measured by other rules of {track} than {other} ({', '.join(differ)}): "
+                    f"results compare by the same rules only, `tito grade {track} --force` and export again"
                 )
     return rules, unsure
 

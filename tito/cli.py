@@ -17,6 +17,7 @@ from tito import (
     audit,
     authoring,
     benchmark,
+    board,
     course,
     data,
     demo,
@@ -46,7 +47,8 @@ app.command()(lab.lab)
 app.command("build")(authoring.build_command)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox_command)
-app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
+app.add_typer(course.app)  # release, collect, grade, explain, feedback
+app.add_typer(board.app)  # export, leaderboard
 
 
 @app.callback(invoke_without_command=True)
