@@ -134,9 +134,8 @@ def report_of(course: Course, student: str, assignment: str) -> str | None:
     if not path.is_file():
         return None
     nb = nbformat.read(path, as_version=4)
-    texts = [cell.source.strip() for cell in nb.cells
-             if cell.cell_type == "markdown" and utils.is_grade(cell) and utils.is_solution(cell)]  # fmt: skip
-    return "\n\n".join(filter(None, texts))[:REPORT_LENGTH] or None
+    read = [c for c in nb.cells if c.cell_type == "markdown" and utils.is_grade(c) and utils.is_solution(c)]
+    return "\n\n".join(filter(None, (cell.source.strip() for cell in read)))[:REPORT_LENGTH] or None
 
 
 def from_score(result: dict[str, Any], name: str, badge: str) -> dict[str, Any]:

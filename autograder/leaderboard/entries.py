@@ -120,7 +120,7 @@ def samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "title": wording.heading(name), "words": words, "unit": unit,
                 "picture": _strip(slug("samples", name), wording.heading(name), words, values, name),
-                "values": [text(value) for value in values],
+                "each": [text(value) for value in values],
             }
         )  # fmt: skip
     return shown
