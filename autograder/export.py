@@ -1,74 +1,41 @@
-"""The graded results as data: results.json, checked against results.schema.json, and results.csv.
+"""The graded results of a course as data, for results.json (autograder.results writes and checks it).
 
 For a public board (`names="pseudonym"`) only track entries of students who chose a name leave the house,
-under that name: pseudonyms.csv in the course folder holds `student,pseudonym`. `names="id"` exports all,
-for the course itself. A badge says who measured: graded (the trusted scorer), audited (and its own script
-made the model again), self-reported, or reference. Nothing is exported over a ledger that was tampered with.
+under that name: pseudonyms.csv in the course folder holds `student,pseudonym,report`. The report of an entry
+leaves it only where that row's `report` says yes, whatever the names: a text shows who wrote it more readily
+than a figure does. Lines of the ledger are not named either, since their order is that of the class list.
+`names="id"` exports all, for the course itself. A badge says who measured: graded (the trusted scorer),
+audited (and its own script made the model again), self-reported, or reference. Nothing is exported over a
+ledger that was tampered with.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime
-import io
 import json
 import math
 from collections.abc import Collection
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import nbformat
+from nbgrader import utils
 from nbgrader.api import Gradebook
 
 from autograder import judging, ledger, recording, rules
 from autograder.judging import Course, GradingError
+from autograder.results import COLUMNS as COLUMNS
+from autograder.results import METRICS as METRICS
+from autograder.results import SCHEMA as SCHEMA
+from autograder.results import as_csv as as_csv
+from autograder.results import document, rules_hash
+from autograder.results import load as load
+from autograder.results import validate as validate
+from autograder.results import write as write
 
-SCHEMA = "torch-olympics/results/1"
 HERE = Path(__file__).resolve().parent
-METRICS = (
-    "accuracy",
-    "accuracy_interval",
-    "accuracy_lost",
-    "gate_passed",
-    "bits_per_byte",
-    "bits_per_byte_interval",
-    "next_token_accuracy",
-    "retention",
-    "perplexity",
-    "rubric",
-    "coherence",
-    "relevance",
-    "fluency",
-    "images_per_second",
-    "tokens_per_second",
-    "latency_p50",
-    "latency_p90",
-    "first_token",
-    "speed_interval",
-    "ratio_to_reference",
-    "size_bytes",
-    "memory_bytes",
-    "parameters",
-    "training_seconds",
-    "quality",
-)
-COLUMNS = (
-    "name",
-    "assignment",
-    "track",
-    "badge",
-    "division",
-    "valid",
-    "points",
-    "max_points",
-    *METRICS,
-    "dataset",
-    "split",
-    "sandbox",
-    "date",
-    "reasons",
-)
+REPORT_LENGTH = 20_000  # characters; a report of two pages has 6,000
+SAMPLES = 200  # timings of one kind
 
 
 def collect(
@@ -78,15 +45,18 @@ def collect(
     names: str = "pseudonym",
     students: Collection[str] = (),
     assignments: Collection[str] = (),
+    class_name: str = "",
 ) -> dict[str, Any]:
     """All graded results of a course, ready to be written; empty `students` or `assignments` mean all.
 
-    Points are the gradebook's, so marks given by hand count; figures and reasons are the judgement's.
+    class_name: what the class is called on a board of several; default: the course's id. Points are the
+    gradebook's, so marks given by hand count; figures and reasons are the judgement's.
     Raises GradingError for a pseudonym file that cannot be used, for a ledger whose chain is broken, and for
     a judgement that is not what the ledger says.
     """
     try:
-        return _collect(course, gradebook, ledger.read(course.grading), names, students, assignments)
+        lines = ledger.read(course.grading)
+        return _collect(course, gradebook, lines, names, students, assignments, class_name)
     except ledger.LedgerError as error:
         raise GradingError(f"nothing was exported: {error}") from error
 
@@ -98,8 +68,12 @@ def _collect(
     names: str,
     students: Collection[str],
     assignments: Collection[str],
+    class_name: str,
 ) -> dict[str, Any]:
-    board = pseudonyms(course.root / "pseudonyms.csv") if names == "pseudonym" else None
+    chosen = course.root / "pseudonyms.csv"
+    board = pseudonyms(chosen) if names == "pseudonym" else None
+    agreed = reports(chosen)
+    title = class_name or _course_name(course)
     entries = []
     for submission in _submissions(gradebook):
         student, assignment = submission.student.id, submission.assignment.name
@@ -111,73 +85,20 @@ def _collect(
         if board is not None and (record.track is None or student not in board):
             continue
         entry = _entry(submission, record, board[student] if board is not None else student)
+        entry["class"] = title[:80]
         if record.track is not None:
             entry.update(_trust(lines, student, record.track))
+            if student in agreed:
+                entry["report"] = report_of(course, student, assignment)
         entries.append(entry)
     entries += reference_entries(course.root)
     entries.sort(key=lambda e: (e["track"] is None, e["assignment"], e["name"]))
-    return {
-        "schema": SCHEMA,
-        "course": _course_name(course),
-        "made": _now(),
-        "names": names,
-        "entries": entries,
-    }
-
-
-def write(results: dict[str, Any], path: Path) -> tuple[Path, Path]:
-    """Check the results and write them as .json and, beside it, .csv; `path` is the .json or a folder.
-
-    Raises GradingError where the results do not fit the schema: nothing is written then.
-    """
-    path = path / "results.json" if path.suffix != ".json" else path
-    validate(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    table = path.with_suffix(".csv")
-    table.write_text(as_csv(results), encoding="utf-8")
-    return path, table
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read and check a results file. Raises GradingError with one line that says what is wrong."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GradingError(f"{path} cannot be read ({error.strerror}): run `tito export` first.") from None
-    except ValueError as error:
-        raise GradingError(f"{path} is not JSON ({error}): run `tito export` again.") from None
-    validate(results)
-    return results
-
-
-def validate(results: Any) -> None:
-    """Check against results.schema.json. Raises GradingError that names the first place that does not fit."""
-    error = jsonschema.exceptions.best_match(_validator().iter_errors(results))
-    if error is not None:
-        place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise GradingError(f"results do not fit {SCHEMA} at {place}: {error.message[:200]}")
-
-
-def as_csv(results: dict[str, Any]) -> str:
-    """One line an entry; a cell that a spreadsheet would run as a formula gets a leading apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for entry in results["entries"]:
-        flat = {**entry["metrics"], **entry, "reasons": " | ".join(entry["reasons"])}
-        writer.writerow([_csv_cell(flat.get(column)) for column in COLUMNS])
-    return text.getvalue()
+    return document(title, entries, names=names)
 
 
 def pseudonyms(path: Path) -> dict[str, str]:
     """Student: name on the public board, for those who chose one. Raises GradingError."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row.get("pseudonym") or "").strip()]
-    if rows and "student" not in rows[0]:
-        raise GradingError(f"{path.name} has no column `student`: expected the header student,pseudonym.")
+    rows = _chosen(path)
     names = {row["student"].strip(): row["pseudonym"].strip()[:80] for row in rows}
     twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
     if twice:
@@ -185,8 +106,43 @@ def pseudonyms(path: Path) -> dict[str, str]:
     return names
 
 
+def reports(path: Path) -> set[str]:
+    """The students who agreed that their report is published: those whose row says report = yes."""
+    agreed = {}
+    for row in _chosen(path):
+        answer = (row.get("report") or "").strip().lower()
+        if answer not in ("", "yes", "no"):
+            raise GradingError(f"{path.name}: report of {row['student']} is {answer!r}: expected yes or no.")
+        agreed[row["student"].strip()] = answer == "yes"
+    return {student for student, yes in agreed.items() if yes}
+
+
+def _chosen(path: Path) -> list[dict[str, str]]:
+    """The rows of pseudonyms.csv that name a pseudonym; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row.get("pseudonym") or "").strip()]
+    if rows and "student" not in rows[0]:
+        raise GradingError(f"{path.name} has no column `student`: expected the header student,pseudonym.")
+    return rows
+
+
+def report_of(course: Course, student: str, assignment: str) -> str | None:
+    """The report of a track notebook, Markdown: the answers that a person reads; None without one."""
+    path = course.root / "autograded" / student / assignment / f"{assignment}.ipynb"
+    if not path.is_file():
+        return None
+    nb = nbformat.read(path, as_version=4)
+    read = [c for c in nb.cells if c.cell_type == "markdown" and utils.is_grade(c) and utils.is_solution(c)]
+    return "\n\n".join(filter(None, (cell.source.strip() for cell in read)))[:REPORT_LENGTH] or None
+
+
 def from_score(result: dict[str, Any], name: str, badge: str) -> dict[str, Any]:
-    """An entry from a scorer's Result (its dictionary) without a notebook: a reference, a self check."""
+    """An entry from a scorer's Result (its dictionary) without a notebook: a reference, a self check.
+
+    It is of no class; who makes it for one sets `class`.
+    """
     dimensions = [d for d in rules.DIMENSIONS if d in result["points"]]
     points = rules.track(result["track"]).points
     cells: list[dict[str, Any]] = [
@@ -202,23 +158,28 @@ def from_score(result: dict[str, Any], name: str, badge: str) -> dict[str, Any]:
 
 def reference_entries(root: Path) -> list[dict[str, Any]]:
     """The course's own entries, as the scorer measured them."""
-    found = {track: reference_result(root, track) for track in sorted(rules.TRACKS)}
-    return [
-        from_score(result, f"Course entry ({track})", "reference")
-        for track, result in found.items()
-        if result
-    ]
+    entries = []
+    for track in sorted(rules.TRACKS):
+        result = reference_result(root, track)
+        if result:
+            entry = from_score(result, f"Course entry ({track})", "reference")
+            report = _entry_folder(root) / track / "report.md"
+            text = report.read_text(encoding="utf-8")[:REPORT_LENGTH] if report.is_file() else None
+            entries.append({**entry, "report": text})
+    return entries
 
 
 def reference_result(root: Path, track: str) -> dict[str, Any] | None:
     """The result of the course's own entry, as measured last: by `tito olympics retime`, or by its author."""
-    folder = root / "course" / "entries"
-    if not folder.is_dir():
-        folder = HERE.parent / "course" / "entries"
-    for path in (reference_path(root, track), folder / track / "result.json"):
+    for path in (reference_path(root, track), _entry_folder(root) / track / "result.json"):
         if path.is_file():
             return dict(json.loads(path.read_text(encoding="utf-8")))
     return None
+
+
+def _entry_folder(root: Path) -> Path:
+    folder = root / "course" / "entries"
+    return folder if folder.is_dir() else HERE.parent / "course" / "entries"
 
 
 def reference_path(root: Path, track: str) -> Path:
@@ -264,6 +225,7 @@ def _entry(submission: Any, record: judging.Judgement, name: str) -> dict[str, A
     return {
         **common,
         "track": None,
+        "division": "open",
         "valid": not record.stopped,
         "reasons": notes,
         "metrics": {},
@@ -283,14 +245,34 @@ def _trust(lines: list[dict[str, Any]], student: str, result: dict[str, Any]) ->
     badge = "graded" if result.get("official", True) else "self-reported"
     if line and badge == "graded" and ledger.audited(lines, result["track"], line["submission"]):
         badge = "audited"
-    return {"badge": badge, "hashes": hashes}
+    audits = [
+        e for e in lines
+        if line and (e.get("kind"), e.get("track"), e.get("submission"))
+        == ("audit", result["track"], line["submission"])
+    ]  # fmt: skip
+    last = audits[-1] if audits else None
+    audit = last and {"outcome": str(last.get("outcome"))[:80], "date": str(last.get("date") or "")}
+    return {
+        "badge": badge, "hashes": hashes, "audit": audit,
+        "rules": rules_hash(line["rules"]) if line else None,
+    }  # fmt: skip
 
 
 def _track_fields(result: dict[str, Any]) -> dict[str, Any]:
     metrics = {name: _finite(result["metrics"].get(name)) for name in METRICS}
     scores = {name: min(1.0, max(0.0, float(value))) for name, value in result["scores"].items()}
+    samples = {
+        name: [float(v) for v in values[:SAMPLES] if math.isfinite(v)]
+        for name, values in (result.get("samples") or {}).items()
+        if values
+    }
     return {
         "track": result["track"],
+        "class": None,
+        "rules": None,
+        "audit": None,
+        "samples": samples,
+        "report": None,
         "valid": bool(result["valid"]),
         "division": result.get("division", "open"),
         "reasons": list(result["reasons"]),
@@ -310,23 +292,5 @@ def _finite(value: Any) -> Any:
     return value if value is None or math.isfinite(value) else None
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return " ".join(f"{v:g}" for v in value)
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return "" if value is None else value
-
-
 def _course_name(course: Course) -> str:
     return str(recording.nbgrader_config(course).CourseDirectory.get("course_id", "") or course.root.name)
-
-
-@cache
-def _validator() -> Any:
-    schema = json.loads((HERE / "results.schema.json").read_text(encoding="utf-8"))
-    return jsonschema.Draft202012Validator(schema)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -334,8 +334,9 @@ _DECIDE = (
 def fingerprint(rule: Track) -> dict[str, str]:
     """Part of the track's rules: hash of it; two results compare where all of them are the same."""
     table = asdict(rule)
-    return {part: _hash(table[part]) for part in _DECIDE}
+    return {part: short_hash(table[part]) for part in _DECIDE}
 
 
-def _hash(value: object) -> str:
+def short_hash(value: object) -> str:
+    """The first 16 digits of the SHA-256 of a value of plain JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ import json
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import export, ledger
+from autograder import export, ledger, results
 from autograder.execute import CellResult
 from autograder.judging import Course, GradingError, Judgement
 from autograder.recording import nbgrader_config, record_path
@@ -170,4 +170,7 @@ def test_reference_entry_of_the_course(course, tmp_path):
     (folder / "result.json").write_text(json.dumps(result))
     (entry,) = export.reference_entries(tmp_path)
     assert entry["badge"] == "reference" and entry["points"] == pytest.approx(65.1)
-    export.validate({"schema": export.SCHEMA, "course": "x", "made": "x", "names": "id", "entries": [entry]})
+    assert entry["class"] is None and entry["report"] is None and entry["samples"] == {}
+    (folder / "report.md").write_text("# How")
+    assert export.reference_entries(tmp_path)[0]["report"] == "# How"
+    results.validate(results.document("x", [entry]))

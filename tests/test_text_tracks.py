@@ -57,7 +57,7 @@ def test_a_language_entry(tmp_path):
     assert any(reason.startswith("accuracy gate: rubric") for reason in result.reasons)
     assert any("is above the gate of 0.850 bits/byte" in reason for reason in result.reasons)
     entry = export.from_score(result.to_dict(), "x", "graded")
-    results = {"schema": export.SCHEMA, "course": "x", "made": "x", "names": "id", "entries": [entry]}
+    results = export.document("x", [entry], names="id")
     export.validate(results)
     header, line = export.as_csv(results).splitlines()
     assert f"{found['bits_per_byte']}" in line and "latency_p90" in header

@@ -17,6 +17,7 @@ from tito import (
     audit,
     authoring,
     benchmark,
+    board,
     bundle,
     course,
     data,
@@ -51,7 +52,8 @@ app.command("bundle")(bundle.bundle)
 app.command("demo")(demo.demo)
 app.command("sandbox")(sandbox.sandbox_command)
 app.add_typer(teaching.app, name="course")
-app.add_typer(course.app)  # release, collect, grade, feedback, export, leaderboard
+app.add_typer(course.app)  # release, collect, grade, explain, feedback
+app.add_typer(board.app)  # export, leaderboard
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""The instructor's commands: release, collect, grade, explain, feedback, export, leaderboard.
+"""The instructor's commands: release, collect, grade, explain, feedback (export, leaderboard: tito.board).
 
 Each works on one nbgrader course, the nearest folder upwards with an nbgrader_config.py, and calls nbgrader's
 own machinery where it has one. Grading itself is `autograder.batch`.
@@ -260,52 +260,6 @@ def feedback(
     if publish:
         nbgrader(root, "release_feedback", assignment)
     _say(as_json, {"pages": list(map(str, pages))}, f"{len(pages)} pages in {root / 'feedback'}")
-
-
-@app.command()
-def export(
-    course: CourseOption = None,
-    to: Annotated[
-        Path | None, typer.Option(help="File or folder; default: results.json in the course.")
-    ] = None,
-    names: Annotated[
-        str,
-        typer.Option(help="pseudonym: those who chose one, for the public; id: everybody, for the course."),
-    ] = "pseudonym",
-    as_json: Json = False,
-) -> None:
-    """Write the graded results as results.json, checked against its schema, and results.csv."""
-    from nbgrader.api import Gradebook
-
-    from autograder import export as results
-    from autograder import judging, recording
-
-    root = find(course)
-    if names not in ("pseudonym", "id"):
-        raise TitoError(f"--names {names}: expected pseudonym or id")
-    place = judging.Course.at(root)
-    with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
-        found = results.collect(place, gradebook, names=names)
-        written, table = results.write(found, to or root / "results.json")
-    entries = len(found["entries"])
-    _say(as_json, {"results": str(written), "csv": str(table), "entries": entries},
-         f"{entries} results in {written} and {table.name}")  # fmt: skip
-
-
-@app.command()
-def leaderboard(
-    course: CourseOption = None,
-    results: Annotated[Path | None, typer.Option(help="results.json; default: the course's.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The page; default: leaderboard.html beside it.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Run course/leaderboard.ipynb on the exported results and make one static HTML page."""
-    from autograder import leaderboard as board
-
-    exported = results or find(course) / "results.json"
-    with plain_errors():
-        page = board.render(exported, to or exported.with_name("leaderboard.html"))
-    _say(as_json, {"page": str(page)}, f"{page}")
 
 
 # ---- what the commands and the demo share
