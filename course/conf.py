@@ -1,10 +1,13 @@
 """Sphinx configuration of the handbook: `sphinx-build -W -E -b html course build/book`, offline."""
 
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+os.environ["PYTHONPATH"] = str(HERE.parent)  # for the kernels that run the pages' Python
 
 from tito import __version__  # noqa: E402, after the path is set
 
@@ -16,7 +19,7 @@ language = "en"
 
 extensions = ["handbook", "myst_nb"]
 exclude_patterns = ["_ext", "entries", "clusters", "leaderboard.ipynb", "**/.ipynb_checkpoints"]
-suppress_warnings = ["myst.strikethrough"]
+suppress_warnings = ["toc.empty_glob"]  # instructor/ may have no further page
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
@@ -24,6 +27,7 @@ myst_links_external_new_tab = False
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_execution_in_temp = True
 nb_ipywidgets_js = {}  # nothing from elsewhere
 nb_merge_streams = True
 

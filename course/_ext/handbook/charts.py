@@ -14,7 +14,10 @@ _ARROW = (
 
 
 def lesson_map(needs: Mapping[str, Sequence[str]], labels: Mapping[str, str], title: str, key: str) -> str:
-    """An inline SVG of a graph without circles. needs: name -> the names drawn above it. key: unique on a page."""
+    """An inline SVG of a graph without circles.
+
+    needs: name -> the names drawn above it. key: unique on a page.
+    """
     rows = layers(needs)
     wide = max(map(len, rows))
     width = wide * (WIDTH + GAP_X) - GAP_X + 4

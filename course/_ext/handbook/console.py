@@ -49,7 +49,7 @@ class Place:
         try:
             done = subprocess.run(
                 ["bash", "-c", script], cwd=self.cwd, env=environment(self.home), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 timeout=SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -59,14 +59,15 @@ class Place:
         if left.is_file():
             self.cwd = Path(left.read_text().strip())
             left.unlink()
-        return done.returncode, shown(done.stdout, self.home)
+        return done.returncode, shown(done.stdout.decode(errors="replace"), self.home)
 
 
 def shown(text: str, home: Path) -> str:
     """Output as a terminal leaves it: bars redrawn in place, colours off, the home folder as ~."""
     text = _ANSI.sub("", text).replace(str(home.resolve()), "~").replace(str(home), "~")
     text = text.replace(str(scratch.ROOT), "<course>")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.splitlines()).rstrip()
+    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
+    return "\n".join(lines).strip("\n")
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Outline:
 
 @cache
 def outlines() -> dict[str, Outline]:
-    """Every lesson and track by name, in order. Raises ValueError where modules.toml misses or invents one."""
+    """Every lesson and track by name, in order. Raises ValueError where modules.toml does not fit them."""
     notes = tomllib.loads((ROOT / "course" / "modules.toml").read_text(encoding="utf-8"))
     lessons = find_lessons(ROOT)
     names = [lesson.name for lesson in lessons]

@@ -9,7 +9,7 @@ _CODE = re.compile(r"`+([^`]+)`+")
 
 
 def as_rst(lines: list[str]) -> list[str]:
-    """Paragraphs escaped, `code` as literals, indented parts as literal blocks, as they stand in the source."""
+    """Paragraphs escaped, `code` as literals, indented parts as literal blocks."""
     out: list[str] = []
     block: list[str] = []
 

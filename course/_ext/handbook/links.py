@@ -100,13 +100,15 @@ def _at_the_end(app: Any, exception: Exception | None) -> None:
 
 def setup(app: Any) -> None:
     """Check when the build ends."""
-    app.connect("build-finished", _at_the_end)
+    app.connect("build-finished", _at_the_end, priority=900)  # after those that still write files
 
 
 def main() -> int:
     """The command line."""
     faults, outside = check(Path(sys.argv[1]))
-    print("\n".join([*(f"outside: {url}" for url in outside), *(f"BROKEN {fault}" for fault in faults)]))
+    for line in [*(f"outside: {url}" for url in outside), *(f"BROKEN {fault}" for fault in faults)]:
+        print(line)
+    print(f"{len(faults)} broken links, {len(outside)} external ones, which are not tried")
     return 1 if faults else 0
 
 

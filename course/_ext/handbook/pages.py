@@ -89,7 +89,8 @@ def lesson_page(outline: Outline) -> str:
         *_facts(
             {
                 "time": f"about {outline.hours:g} hours",
-                "exercises": f"{outline.exercises}, and {outline.points:g} points from {outline.checkpoints} checkpoints",
+                "exercises": f"{outline.exercises}, with {outline.checkpoints} checkpoints worth "
+                f"{outline.points:g} points",
                 "you need": needs,
                 "used by": used,
                 "notebook": f"`{outline.name}/{outline.name}.ipynb`, which becomes `tinytorch/{module}.py`",
@@ -117,9 +118,9 @@ def track_page(outline: Outline) -> str:
             {
                 "time": f"about {outline.hours:g} hours, most of it the machine's",
                 "you need": ", ".join(map(link, outline.needs)),
-                "notebook": f"`{outline.name}/{outline.name}.ipynb`: `tito olympics init --track {outline.name}` puts it "
-                "into your workspace",
-                "marked": f"{outline.points:g} points from {outline.checkpoints} cells, some of them by a person",
+                "notebook": f"`{outline.name}/{outline.name}.ipynb`: `tito olympics init --track "
+                f"{outline.name}` puts it into your workspace",
+                "marked": f"{outline.points:g} points from {outline.checkpoints} cells, some by a person",
             }
         ),
         f"{outline.tips}",
@@ -218,7 +219,9 @@ class LessonMap(SphinxDirective):
         if self.arguments:
             return [self._svg(*near_map(self.arguments[0]))]
         whole = reduced({outline.name: outline.needs for outline in outlines().values()})
-        title = "All lessons and tracks; an arrow leads from a lesson to those that need it. The table says the same."
+        title = (
+            "All lessons and tracks; an arrow leads from a lesson to those that need it, as the table says"
+        )
         return [self._svg(whole, title)]
 
     def _svg(self, needs: dict[str, list[str]], title: str) -> nodes.Node:
@@ -252,9 +255,8 @@ class LessonTable(SphinxDirective):
         rows = ["| lesson | what you build | hours | points | needs |", "|---|---|---|---|---|"]
         for outline in lessons():
             needs = ", ".join(outlines()[near].number or near for near in outline.needs) or "-"
-            rows.append(
-                f"| {link(outline.name)} | {outline.summary} | {outline.hours:g} | {outline.points:g} | {needs} |"
-            )
+            cells = (link(outline.name), outline.summary, f"{outline.hours:g}", f"{outline.points:g}", needs)
+            rows.append(f"| {' | '.join(cells)} |")
         hours, points = (sum(getattr(outline, what) for outline in lessons()) for what in ("hours", "points"))
         rows.append(f"| **all** | | {hours:g} | {points:g} | |")
         return self.parse_text_to_nodes("\n".join(rows))
@@ -275,7 +277,7 @@ class TrackTable(SphinxDirective):
 
 
 class ApiTable(SphinxDirective):
-    """The modules of the API, each with the first line of its docstring. Argument: tinytorch or autograder."""
+    """The modules of tinytorch or autograder, each with the first line of its docstring."""
 
     required_arguments = 1
 

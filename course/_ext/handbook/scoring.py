@@ -1,4 +1,4 @@
-"""{track-rules}, {worked-example} and {calculator}: all numbers from autograder.rules and autograder.scores."""
+"""{track-rules}, {worked-example}, {calculator}: numbers from autograder.rules and autograder.scores."""
 
 from __future__ import annotations
 
@@ -61,9 +61,8 @@ def example(track: str) -> str:
         figure = entry.figures.get(name, entry.quality)
         ramp = rule.ramps[entry.dataset].get(name)
         shown = scores.show(ramp.unit, figure) if ramp else f"{figure:.4f}"
-        lines.append(
-            f"| {name} | {shown} | {scored.scores[name]:.4f} | {scored.points[name]:g} of {rule.points[name]} |"
-        )
+        points = f"{scored.points[name]:g} of {rule.points[name]}"
+        lines.append(f"| {name} | {shown} | {scored.scores[name]:.4f} | {points} |")
     lines.append(f"| **sum** | | | **{scored.total:g}** |")
     steps = [_step(name, entry.figures[name], ramp) for name, ramp in rule.ramps[entry.dataset].items()]
     gate = "It passes the gate." if scored.gate_passed else "It does not pass the gate."
@@ -77,20 +76,21 @@ def _step(name: str, figure: float, ramp: rules.Ramp) -> str:
         return scores.show(ramp.unit, value)
 
     score = scores.on_ramp(ramp, figure)
-    better = ramp.reference[0] > ramp.floor
     if score in (0.0, 1.0):
         end, side = (ramp.reference, "full marks from") if score else ((ramp.floor, 0.0), "nothing up to")
         return f"{name}: {show(figure)}, and there is {side} {show(end[0])}."
     points = ramp.points
-    for (x0, s0), (x1, s1) in zip(points, points[1:], strict=False):
-        if (x0 <= figure <= x1) if better else (x1 <= figure <= x0):
-            break
+    (x0, s0), (x1, s1) = next(
+        (worse, good)
+        for worse, good in zip(points, points[1:], strict=False)
+        if min(worse[0], good[0]) <= figure <= max(worse[0], good[0])
+    )
     along = (lambda x: math.log(x)) if ramp.logarithmic else (lambda x: x)
     way = (along(figure) - along(x0)) / (along(x1) - along(x0))
     how = "on the scale of logarithms" if ramp.logarithmic else "on a straight line"
     return (
-        f"{name}: {show(figure)} lies between {show(x0)}, worth {s0:g}, and {show(x1)}, worth {s1:g}. It has come "
-        f"{100 * way:.1f}% of that way {how}: {s0:g} + {way:.4f} × {s1 - s0:.2f} = {score:.4f}."
+        f"{name}: {show(figure)} lies between {show(x0)}, worth {s0:g}, and {show(x1)}, worth {s1:g}. "
+        f"It has come {100 * way:.1f}% of that way {how}: {s0:g} + {way:.4f} × {s1 - s0:.2f} = {score:.4f}."
     )
 
 
@@ -177,7 +177,8 @@ def calculator() -> str:
 <table class="table"><caption>Where the points come from</caption>
 <thead><tr><th scope="col">dimension</th><th scope="col">score 0 to 1</th><th scope="col">points</th>
 <th scope="col">of</th></tr></thead><tbody id="calculator-result"></tbody></table>
-<noscript><p>The calculator is a script in this page; without it, compute by hand as in the worked examples.</p></noscript>
+<noscript><p>The calculator is a script in this page. Without it, compute by hand, as in the worked
+examples.</p></noscript>
 <script type="application/json" id="calculator-rules">{data}</script>
 <script>{script}</script>"""
 

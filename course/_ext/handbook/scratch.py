@@ -10,7 +10,6 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[3]
 START = {"course": "course"}  # where in the home folder the first command runs
-UNSOLVED = "# YOUR CODE HERE\nraise NotImplementedError()"
 _CONFIG = """c = get_config()
 c.CourseDirectory.course_id = "olympics"
 c.CourseDirectory.root = {root!r}
@@ -36,7 +35,10 @@ def new(kind: str) -> Path:
 def step(home: Path, words: str) -> str:
     """Do one named step in a page's folder; returns the sentence that the page then shows."""
     name, *arguments = words.split()
-    return {"solve": _solve, "half": _half, "hand-in": _hand_in}[name](home, *arguments)
+    steps = {"solve": _solve, "only": _only, "half": _half, "hand-in": _hand_in, "file": _file}
+    if name not in steps:
+        raise ValueError(f"console: after {name}: expected one of {', '.join(steps)}")
+    return steps[name](home, *arguments)
 
 
 def _solve(home: Path, lesson: str) -> str:
@@ -44,6 +46,16 @@ def _solve(home: Path, lesson: str) -> str:
     notebook = home / "my_olympics" / lesson / f"{lesson}.ipynb"
     shutil.copyfile(ROOT / "source" / lesson / f"{lesson}.ipynb", notebook)
     return f"For this page the course's own solution of {lesson} was put in place of a student's work."
+
+
+def _only(home: Path, lesson: str, grade_id: str) -> str:
+    """The released notebook with one exercise solved."""
+    notebook = home / "my_olympics" / lesson / f"{lesson}.ipynb"
+    nb = nbformat.read(ROOT / "release" / lesson / f"{lesson}.ipynb", 4)
+    solved = nbformat.read(ROOT / "source" / lesson / f"{lesson}.ipynb", 4)
+    _cell(nb, grade_id).source = _cell(solved, grade_id).source
+    nbformat.write(nb, notebook)
+    return f"For this page the exercise `{grade_id}` has been solved, and no other."
 
 
 def _half(home: Path, lesson: str, grade_id: str) -> str:
@@ -67,15 +79,23 @@ def _hand_in(home: Path, lesson: str) -> str:
     )
 
 
+def _file(home: Path, path: str, *words: str) -> str:
+    """A file of one line, such as a setting."""
+    (home / path).parent.mkdir(parents=True, exist_ok=True)
+    (home / path).write_text(" ".join(words) + "\n")
+    return f"For this page a file `{path}` was written."
+
+
 def _leave_open(notebook: Path, lesson: str, grade_id: str) -> None:
     released = nbformat.read(ROOT / "release" / lesson / f"{lesson}.ipynb", 4)
-    open_cells = {
-        cell.metadata.nbgrader.grade_id: cell.source for cell in released.cells if "nbgrader" in cell.metadata
-    }
     nb = nbformat.read(notebook, 4)
-    (cell,) = (c for c in nb.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
-    cell.source = open_cells[grade_id]
+    _cell(nb, grade_id).source = _cell(released, grade_id).source
     nbformat.write(nb, notebook)
+
+
+def _cell(nb: nbformat.NotebookNode, grade_id: str) -> nbformat.NotebookNode:
+    (found,) = (cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+    return found
 
 
 def _course(home: Path) -> None:
