@@ -19,7 +19,6 @@ language = "en"
 
 extensions = ["handbook", "myst_nb"]
 exclude_patterns = ["_ext", "entries", "clusters", "leaderboard.ipynb", "**/.ipynb_checkpoints"]
-suppress_warnings = ["toc.empty_glob"]  # instructor/ may have no further page
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
@@ -43,12 +42,13 @@ html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_search_summary = False  # a summary is fetched, which file:// does not allow
+html_sidebars = {page: [] for page in ("index", "start", "contributing", "changelog", "search", "genindex")}
 html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 10,
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,

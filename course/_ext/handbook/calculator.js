@@ -55,7 +55,7 @@ if (typeof module !== "undefined") module.exports = { olympicScore, onRamp, roun
 
 if (typeof document !== "undefined") {
   const all = JSON.parse(document.getElementById("calculator-rules").textContent);
-  const form = document.getElementById("calculator");
+  const form = document.getElementById("calculator-form");
   const field = (name) => form.elements[name];
   const units = {
     "share": ["Accuracy, %", 0.01], "points lost": ["Accuracy lost to the baseline, points", 0.01],

@@ -121,16 +121,19 @@ class Console(SphinxDirective):
             notes.append(scratch.step(place.home, step))
         commands = "\n".join(self.content).replace("\\\n", "").splitlines()
         commands = [line for line in commands if line.strip()]
-        parts: list[str] = []
+        block = nodes.literal_block("", "", classes=["console"])  # not highlighted: it is no language
         for i, command in enumerate(commands):
             _log.info("console: %s", command)
             code, text = place.run(command)
             wanted = self.options.get("exit", 0) if i == len(commands) - 1 else 0
             if code != wanted:
                 raise self.error(f"`{command}` returned {code}, not {wanted}:\n{text}")
-            parts += [f"$ {command}", *([self._cut(text)] if text else [])]
-        block = nodes.literal_block("\n".join(parts), "\n".join(parts), language="console")
-        said = [nodes.paragraph("", "", nodes.emphasis("", note), classes=["book-note"]) for note in notes]
+            block += nodes.strong("", f"$ {command}")
+            block += nodes.Text("\n" + (self._cut(text) + "\n" if text else ""))
+        said = []
+        for note in notes:
+            said += self.parse_text_to_nodes(f"*{note}*")
+            said[-1]["classes"].append("book-note")
         return [*said, block]
 
     def _cut(self, text: str) -> str:

@@ -169,7 +169,7 @@ def calculator() -> str:
     fields += _field("innovation", f"Innovation, 0 to {most} points, by hand", "0", "any", str(most), "0")
     data = json.dumps(constants()).replace("</", "<\\/")
     script = (_HERE / "calculator.js").read_text(encoding="utf-8")
-    return f"""<form id="calculator" class="calculator">
+    return f"""<form id="calculator-form" class="calculator">
 <p><label for="calc-track">Track</label> <select id="calc-track" name="track">{choices}</select></p>
 <p><label for="calc-dataset">Data set</label> <select id="calc-dataset" name="dataset"></select></p>
 {fields}</form>
