@@ -1,4 +1,4 @@
-"""What the browser tests share: a page in the system's chromium, a folder for screenshots, the built handbook."""
+"""What the browser tests share; the lead's conftest.py replaces this one."""
 
 from __future__ import annotations
 

@@ -45,6 +45,17 @@ def test_axe_finds_nothing(page, book, theme):
     assert not found, "\n".join(map(str, found[:40]))
 
 
+def test_axe_finds_what_is_planted(page, book):
+    """The check above can fail: a picture without a text, and grey on grey."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    themed(page, book / "start.html", "light")
+    page.evaluate("""document.querySelector("article").insertAdjacentHTML("afterbegin",
+        '<img src="x.png"><p style="color:#999;background:#aaa">faint</p>')""")
+    options = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": LEVELS}}
+    found = {violation["id"] for violation in axe.run(page, options=options).response["violations"]}
+    assert {"image-alt", "color-contrast"} <= found
+
+
 def test_search_finds_a_page_and_leads_there(page, book, shots):
     page.goto((book / "index.html").as_uri())
     page.get_by_role("button", name="Search").first.click()

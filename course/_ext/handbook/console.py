@@ -121,7 +121,9 @@ class Console(SphinxDirective):
             notes.append(scratch.step(place.home, step))
         commands = "\n".join(self.content).replace("\\\n", "").splitlines()
         commands = [line for line in commands if line.strip()]
-        block = nodes.literal_block("", "", classes=["console"])  # not highlighted: it is no language
+        block = nodes.literal_block(
+            "console", "", classes=["console"]
+        )  # raw source that differs: not highlighted
         for i, command in enumerate(commands):
             _log.info("console: %s", command)
             code, text = place.run(command)

@@ -217,31 +217,22 @@ class LessonMap(SphinxDirective):
             folder = "modules" if outline.number else "olympics_notebooks"
             self.env.note_dependency(str(ROOT / folder / f"{outline.name}.py"))
         if self.arguments:
-            return [self._svg(*near_map(self.arguments[0]))]
+            outline = outlines()[self.arguments[0]]
+            before, after = outline.needs, followers(outline.name)
+            title = f"{label(outline.name)} needs {_words(before)}; it is used by {_words(after)}."
+            sides = [label(name) for name in before], [label(name) for name in after]
+            return [_framed(charts.neighbours(label(outline.name), *sides, title, "map"))]
         whole = reduced({outline.name: outline.needs for outline in outlines().values()})
         title = (
             "All lessons and tracks; an arrow leads from a lesson to those that need it, as the table says"
         )
-        return [self._svg(whole, title)]
-
-    def _svg(self, needs: dict[str, list[str]], title: str) -> nodes.Node:
-        drawn = charts.lesson_map(needs, {name: label(name) for name in needs}, title, "map")
-        return nodes.raw(
-            "",
-            f'<div class="lesson-map-frame" tabindex="0" role="group" aria-label="Map">{drawn}</div>',
-            format="html",
-        )
+        return [_framed(charts.lesson_map(whole, {name: label(name) for name in whole}, title, "map"))]
 
 
-def near_map(name: str) -> tuple[dict[str, list[str]], str]:
-    """What a lesson needs, itself, and what needs it; and the picture's title."""
-    outline = outlines()[name]
-    after = followers(name)
-    needs: dict[str, list[str]] = {near: [] for near in outline.needs}
-    needs[name] = list(outline.needs)
-    needs |= {other: [name] for other in after}
-    title = f"{label(name)} needs {_words(outline.needs)}; it is used by {_words(after)}."
-    return needs, title
+def _framed(drawn: str) -> nodes.Node:
+    """An SVG that scrolls in its own frame where the screen is narrow."""
+    frame = '<div class="lesson-map-frame" tabindex="0" role="group" aria-label="Map">'
+    return nodes.raw("", f"{frame}{drawn}</div>", format="html")
 
 
 def _words(names: list[str]) -> str:
