@@ -1,0 +1,186 @@
+"""The handbook's parts without a browser: nothing typed that could be run, the calculator, maps, links."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("myst_nb", reason="the handbook's packages are not installed: make book")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "course" / "_ext"))
+
+from handbook import charts, console, course, docstrings, links, messages, scoring  # noqa: E402
+from markdown_it import MarkdownIt  # noqa: E402
+
+from autograder import rules, scores  # noqa: E402
+
+WRITTEN = [path for path in sorted((ROOT / "course").rglob("*.md")) if "entries" not in path.parts]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.relative_to(ROOT / "course").as_posix())
+def test_every_block_of_code_is_run_or_says_why_not(page):
+    """A plain fence or an indented block could be wrong for years; a directive fails the build."""
+    tokens = MarkdownIt().parse(
+        re.sub(r"\A---\n.*?\n---\n", "", page.read_text(encoding="utf-8"), flags=re.S)
+    )
+    plain = [token for token in tokens if token.type == "code_block"]
+    plain += [token for token in tokens if token.type == "fence" and not token.info.startswith("{")]
+    assert not plain, f"use {{console}}, {{code-cell}}, {{message}} or {{not-run}}: {plain[0].content}"
+
+
+def test_few_commands_are_not_run_and_each_says_why():
+    found = [line for page in WRITTEN for line in page.read_text().splitlines() if "{not-run}" in line]
+    reasons = [line.partition("{not-run}")[2].strip() for line in found if line.startswith("```")]
+    assert 0 < len(reasons) <= 15 and all(len(reason) > 8 for reason in reasons)
+
+
+# ---- lessons
+
+
+def test_every_lesson_has_its_outline_in_order():
+    lessons = course.lessons()
+    assert [outline.number for outline in lessons] == [f"{n:02d}" for n in range(1, len(lessons) + 1)]
+    for outline in course.outlines().values():
+        assert outline.hours > 0 and outline.points > 0 and outline.build and outline.why and outline.tips
+        assert not outline.number or all(near < outline.name for near in outline.needs)
+
+
+def test_needs_are_what_the_notebook_imports():
+    assert course.outlines()["05_autograd"].needs == ["01_tensor", "02_activations", "04_losses"]
+    assert "15_quantization" in course.outlines()["compression"].needs  # by `from tinytorch import quantize`
+    assert course.outlines()["10_tokenization"].needs == []
+
+
+def test_arrows_that_follow_from_others_are_left_out():
+    assert course.reduced({"a": [], "b": ["a"], "c": ["a", "b"]}) == {"a": [], "b": ["a"], "c": ["b"]}
+
+
+def test_the_map_has_every_box_below_what_it_needs_and_escapes_labels():
+    needs = {"a": [], "b": ["a"], "c": ["b", "a"]}
+    paths, rows = charts.routes(needs)
+    assert ["a" in rows[0], "b" in rows[1], "c" in rows[2]] == [True] * 3
+    assert max(paths, key=len)[0::2] == ["a", "c"] and len(max(paths, key=len)) == 3  # past b, not through it
+    drawn = charts.lesson_map(needs, {"a": "<a>", "b": "b", "c": "c"}, "what & why", "k")
+    assert drawn.count("<rect") == 3 and "&lt;a&gt;" in drawn and "what &amp; why" in drawn
+
+
+# ---- scores
+
+
+def test_the_calculator_agrees_with_the_scorer(tmp_path):
+    """Random entries of every track and data set: scores, points, total and gate, here and in the page."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: it runs the calculator's script")
+    draw, table, cases, expected = random.Random(5), scoring.constants(), [], []
+    for track, rule in rules.TRACKS.items():
+        for dataset, ramps in rule.ramps.items():
+            for _ in range(400):
+                figures = {name: _figure(ramp, draw) for name, ramp in ramps.items()}
+                gates = {
+                    name: figures["speed"] if name == rule.rate else draw.choice([0.5, draw.random()])
+                    for name in rule.gates
+                }
+                quality, innovation = draw.choice([0.0, 1.0, draw.uniform(-0.2, 1.2)]), draw.randint(0, 10)
+                cases.append([table[track][dataset], figures, quality, innovation, gates])
+                scored = scores.score(rule, dataset, figures, quality=quality, gates=gates)
+                composite = scores.composite(scored.points, innovation)
+                expected.append((scored, composite))
+    script = ROOT / "course" / "_ext" / "handbook" / "calculator.js"
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    code = (
+        f"const {{olympicScore}} = require({json.dumps(str(script))});"
+        "const cases = JSON.parse(require('fs').readFileSync('cases.json'));"
+        "console.log(JSON.stringify(cases.map((c) => olympicScore(...c))));"
+    )
+    done = subprocess.run([node, "-e", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    for got, (scored, composite) in zip(json.loads(done.stdout), expected, strict=True):
+        assert got["points"] == scored.points and got["total"] == scored.total, (got, scored)
+        assert got["composite"] == composite and got["passed"] == scored.gate_passed
+        assert got["scores"] == pytest.approx(scored.scores, abs=1e-12)
+
+
+def _figure(ramp: rules.Ramp, draw: random.Random) -> float:
+    """A figure on, between or outside of the marks."""
+    marks = [figure for figure, _ in ramp.points]
+    low, high = min(marks), max(marks)
+    if draw.random() < 0.2:
+        return draw.choice([*marks, low / 3 + 1e-9, high * 1.5])
+    return low * (high / low) ** draw.random() if ramp.logarithmic else draw.uniform(low, high)
+
+
+@pytest.mark.parametrize("track", rules.TRACKS)
+def test_worked_examples_give_the_entrys_own_total(track):
+    entry = scoring.measured(track)
+    assert f"**{entry.total:g}**" in scoring.example(track)
+
+
+def test_an_entry_that_the_rules_score_otherwise_stops_the_build(monkeypatch):
+    entry = scoring.measured("vision")
+    changed = scoring.Measured(**{**vars(entry), "total": entry.total + 1})
+    monkeypatch.setattr(scoring, "measured", lambda track: changed)
+    with pytest.raises(ValueError, match="measure the entry again"):
+        scoring.example("vision")
+
+
+# ---- messages, commands, links
+
+
+def test_a_message_is_found_in_the_source_that_prints_it():
+    assert messages.printed_by("autograder/client.py", "time limit: no answer within 120 s")
+    assert messages.printed_by(
+        "tito/module.py", "nothing exported: tinytorch.x cannot be imported: NameError"
+    )
+    assert not messages.printed_by("autograder/client.py", "time limit: no answer within an hour")
+    assert not messages.printed_by("tito/module.py", "time limit: no answer within 120 s")
+
+
+def test_commands_run_in_a_home_of_their_own(tmp_path):
+    place = console.Place("empty")
+    try:
+        assert place.run("echo $HOME; pwd") == (0, "~\n~")
+        assert place.run("mkdir a && cd a && false")[0] == 1
+        assert place.run("pwd") == (0, "~/a")
+        assert place.run("printf 'one\\rtwo\\n\\033[1mbold\\033[0m'") == (0, "two\nbold")
+    finally:
+        shutil.rmtree(place.home)
+
+
+def test_docstrings_become_text_whatever_is_in_them():
+    assert docstrings.as_rst(["A *b* of `x_` and y_."]) == ["A \\*b\\* of ``x_``\\  and y\\_."]
+    assert docstrings.as_rst(["Say:", "", "    x = 1"]) == ["Say\\:", "", "", "::", "", "       x = 1", ""]
+
+
+def test_broken_links_and_what_comes_from_outside_are_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.html").write_text('<h1 id="top">b</h1>')
+    (tmp_path / "a.html").write_text(
+        '<a href="sub/b.html#top">x</a><a href="sub/b.html#no">x</a><a href="c.html">x</a>'
+        '<a href="sub/">x</a>'
+        '<a href="https://example.org/">x</a><script src="https://example.org/x.js"></script>'
+    )
+    faults, outside = links.check(tmp_path)
+    assert outside == ["https://example.org/", "https://example.org/x.js"]
+    assert [fault.partition(": ")[2][:22] for fault in faults] == [
+        "loads https://example.",
+        "sub/b.html#no: there i",
+        "c.html: there is no su",
+        "sub/: a folder, which ",
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_front_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    local = [url for url in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in url]
+    named = [name for name in re.findall(r"`([\w./-]+\.(?:md|toml|py|ipynb|yml))`", text) if "NN" not in name]
+    here = [ROOT / folder for folder in (".", "course", "benchmarks", "tests")]
+    missing = [name for name in [*local, *named] if not any((folder / name).exists() for folder in here)]
+    assert not missing
