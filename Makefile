@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: demo test lab build check lint lock clean
+.PHONY: demo test book browser chromium lab build check lint lock clean
 
 demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade, export, leaderboard
 	$(BIN)/tito demo
@@ -12,6 +12,19 @@ demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade,
 test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, with one thread each
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
+
+book: $(VENV)/book.stamp  ## the handbook, offline, into build/book; every command in it is executed
+	$(BIN)/python -m sphinx -q -W -E -b html course build/book
+	@echo "the handbook: build/book/index.html"
+
+browser: $(VENV)/browser.stamp chromium book  ## both roads in a real browser; pictures in tests/browser/shots
+	$(BIN)/python -m pytest tests/browser
+
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(SUDO) sh -c "apt-get update -q && \
+		apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core" || \
+		{ echo "make: there is no chromium, and apt-get could not install it: install one" >&2; exit 1; }
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 
 lab: $(VENV)/run.stamp  ## JupyterLab on a student workspace (./workspace)
 	$(BIN)/tito lab
