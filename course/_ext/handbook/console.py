@@ -77,8 +77,10 @@ def environment(home: Path) -> dict[str, str]:
         bin_folder.mkdir()
         tito = bin_folder / "tito"
         tito.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tito "$@"\n')
+        python = bin_folder / "python"  # no link: a virtual environment is known by where its python lies
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
         tito.chmod(0o755)
-        (bin_folder / "python").symlink_to(sys.executable)
     kept = {key: os.environ[key] for key in ("LANG", "TMPDIR", "TINYTORCH_DATA") if key in os.environ}
     return {
         **kept,
