@@ -90,11 +90,12 @@ def labels(exported: Mapping[str, Any]) -> str:
     for name, heads in named.items():
         for number, head in enumerate(heads, 1):
             columns.setdefault((number, head), []).append(name)
-    return "".join(
+    named_cells = "".join(
         ",".join(f"#t-{name} td:nth-child({number})::before" for name in names) + f'{{content:"{head}"}}'
         for (number, head), names in columns.items()
         if head != "Name"
     )
+    return f"@media (max-width: 44rem) {{ {named_cells} }}"  # the width at which board.css makes cards
 
 
 def _dataset(name: str, boards: Sequence[Section], classes: Sequence[str]) -> str:
