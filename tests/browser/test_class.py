@@ -1,12 +1,11 @@
-"""A week of a class, by mouse: released and graded in formgrader, fetched and handed in by the assignment list.
+"""A week of a class, by mouse: formgrader releases and grades, the assignment list fetches and hands in.
 
-The teacher and two students have accounts of their own and share nothing but nbgrader's exchange.
+The teacher and the student have accounts of their own and share nothing but nbgrader's exchange.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ import nbformat
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from tests.browser.lab import Notebook, free_port, open_notebook
+from tests.browser.lab import free_port, open_notebook
 from tests.people import ROOT, Person, give, people, shared_folder
 
 pytestmark = pytest.mark.browser
@@ -33,7 +32,8 @@ def server(person: Person, folder: Path) -> Iterator[str]:
     (config / "jupyter_server_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
     give(person, config)
     port, log = free_port(), person.home / "lab.log"
-    words = ["-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}", "--IdentityProvider.token=secret",
+    words = ["-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}",
+             "--IdentityProvider.token=secret",
              f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]  # fmt: skip
     with log.open("wb") as out:
         process = subprocess.Popen(person.command(*words), cwd=folder, stdout=out, stderr=subprocess.STDOUT,
@@ -51,24 +51,24 @@ def server(person: Person, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def course() -> Iterator[tuple[Person, Person, Person, Path]]:
-    """A course of one lesson and the report, made by `tito course init`; two students enrolled."""
+def course() -> Iterator[tuple[Person, Person, Path]]:
+    """A course made by `tito course init`, with one student enrolled."""
     with shared_folder() as house:
-        teacher, ada, berta = people(house, "teacher", "ada", "berta")
+        teacher, ada = people(house, "teacher", "ada")
         exchange = house / "exchange"
         exchange.mkdir()
         exchange.chmod(0o777)
         root = teacher.home / "course"
         roster = teacher.home / "roster.csv"
-        roster.write_text("id,first_name,last_name\nada,Ada,L\nberta,Berta,B\n")
+        roster.write_text("id,first_name,last_name\nada,Ada,L\n")
         give(teacher, roster)
         teacher.run("-m", "tito", "course", "init", root, "--name", "olympics", "--exchange", exchange,
                     "--students", roster, "--lessons", ROOT)  # fmt: skip
-        settings = f"c = get_config()\nc.CourseDirectory.course_id = 'olympics'\nc.Exchange.root = {str(exchange)!r}\n"
-        for student in (ada, berta):
-            (student.home / "nbgrader_config.py").write_text(settings)
-            give(student, student.home)
-        yield teacher, ada, berta, root
+        settings = "c = get_config()\nc.CourseDirectory.course_id = 'olympics'\n"
+        settings += f"c.Exchange.root = {str(exchange)!r}\n"
+        (ada.home / "nbgrader_config.py").write_text(settings)
+        give(ada, ada.home)
+        yield teacher, ada, root
 
 
 def menu(page: Page, *names: str) -> None:
@@ -90,7 +90,7 @@ def row(frame: FrameLocator, name: str) -> Locator:
     return frame.locator("tr", has=frame.get_by_text(name, exact=True)).first
 
 
-def agree(page: Page, frame: FrameLocator, seconds: float = 120) -> None:
+def agree(frame: FrameLocator, seconds: float = 120) -> None:
     """Wait for nbgrader's word that it has worked, and close it."""
     modal = frame.locator(".modal.show, .modal.in").first
     expect(modal).to_be_visible(timeout=1000 * seconds)
@@ -99,14 +99,74 @@ def agree(page: Page, frame: FrameLocator, seconds: float = 120) -> None:
     expect(modal).to_be_hidden()
 
 
-def test_a_week_of_a_class(page, shots, browser, course):
-    teacher, ada, berta, root = course
+def assignment(page: Page, name: str) -> Locator:
+    """A line of the assignment list."""
+    return page.locator(".list_item", has_text=name).first
+
+
+def list_of_assignments(page: Page, address: str) -> None:
+    """Nbgrader > Assignment List."""
+    page.goto(address)
+    page.wait_for_selector(".jp-LabShell")
+    menu(page, "Nbgrader", "Assignment List")
+    expect(page.locator(".list_item").first).to_be_visible()
+
+
+def test_a_week_of_a_class(page, shots, course):
+    teacher, ada, root = course
     with server(teacher, root) as desk, server(ada, ada.home) as hers:
         frame = formgrader(page, desk)
         shots(page, "class-1-formgrader")
         for name in (LESSON, HAND):
             row(frame, name).locator("td.assign a").click()
-            agree(page, frame)
+            agree(frame)
             row(frame, name).locator("td.release a").click()
-            agree(page, frame)
+            agree(frame)
         shots(page, "class-2-released")
+
+        list_of_assignments(page, hers)
+        shots(page, "class-3-assignment-list")
+        for name in (LESSON, HAND):
+            assignment(page, name).get_by_role("button", name="Fetch").click()
+            expect(assignment(page, name).get_by_role("button", name="Submit")).to_be_visible(timeout=60_000)
+        shots(page, "class-4-fetched")
+        report = nbformat.read(ada.home / HAND / f"{HAND}.ipynb", 4)
+        lesson = open_notebook(page, hers, f"{HAND}/{HAND}.ipynb")
+        wanted = [i for i, cell in enumerate(lesson.cells()) if cell["grade"] and cell["solution"]]
+        assert wanted, [cell.metadata for cell in report.cells]
+        for number, position in enumerate(wanted):
+            lesson.type(position, f"Answer {number}: two runs, the same seed, 0.1 points apart.")
+        lesson.save()
+        list_of_assignments(page, hers)
+        for name in (LESSON, HAND):
+            assignment(page, name).get_by_role("button", name="Submit").click()
+            page.wait_for_timeout(1500)
+        shots(page, "class-5-submitted")
+        inbound = root.parents[1] / "exchange" / "olympics" / "inbound"
+        assert {path.name.split("+")[1] for path in inbound.iterdir()} == {LESSON, HAND}
+
+        frame = formgrader(page, desk)
+        for name in (LESSON, HAND):
+            row(frame, name).locator("td.collect a").click()
+            agree(frame)
+        shots(page, "class-6-collected")
+        for name in (HAND, LESSON):
+            row(frame, name).locator("td.num-submissions a").click()
+            row(frame, "ada").locator("td.autograde a").click()
+            agree(frame, 180)
+            shots(page, f"class-7-autograded-{name}")
+            frame.get_by_role("link", name="Manage Assignments").first.click()
+            expect(row(frame, name).locator("td.num-submissions a")).to_be_visible()
+
+        frame.get_by_role("link", name="Manual Grading").first.click()
+        frame.get_by_role("link", name=HAND, exact=True).first.click()
+        frame.get_by_role("link", name=HAND, exact=True).first.click()
+        frame.get_by_role("link", name="Submission #1").first.click()
+        mark = frame.locator("input.score").first
+        expect(mark).to_be_visible()
+        mark.fill("4")
+        mark.blur()
+        page.wait_for_timeout(1500)
+        shots(page, "class-8-marked-by-hand")
+        said = teacher.run("-m", "tito", "explain", "ada", HAND, cwd=root)
+        assert "in the gradebook: 4 points" in said, said

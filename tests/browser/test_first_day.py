@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.lab import open_notebook
 
@@ -30,8 +33,8 @@ def test_module_01_from_release_to_complete(page, shots, student, tito_lab, tmp_
     ws = tmp_path / "my_olympics"
     address = tito_lab(ws)
     page.goto(address)
-    page.wait_for_selector(".jp-LabShell")
-    page.wait_for_timeout(3000)
+    start = page.locator(".jp-MarkdownViewer, .jp-RenderedMarkdown").first
+    expect(start).to_contain_text("not begun")
     shots(page, "day-1-start")
 
     lesson = open_notebook(page, address, "01_tensor/01_tensor.ipynb")
@@ -40,6 +43,7 @@ def test_module_01_from_release_to_complete(page, shots, student, tito_lab, tmp_
     lesson.run(next(i for i, cell in enumerate(cells) if cell["type"] == "code"))
     first = next(i for i, cell in enumerate(cells) if cell["grade"])
     lesson.run(first)
+    assert "tito-box" in lesson.text(first)  # what is open, beside the cell
     shots(page, "day-3-not-solved-yet")
     for grade_id, source in solutions("01_tensor").items():
         lesson.type(lesson.find(grade_id), source)
@@ -48,4 +52,45 @@ def test_module_01_from_release_to_complete(page, shots, student, tito_lab, tmp_
     wrong = [c["grade_id"] for c in lesson.cells()
              if c["grade"] and any(o["output_type"] == "error" for o in c["outputs"])]  # fmt: skip
     assert wrong == []
+    passed = lesson.find(cells[first]["grade_id"])
+    lesson.go(passed)
+    assert "tito-pass" in lesson.text(passed)
+    shots(page, "day-5-passed")
     lesson.save()
+    lesson.run(lesson.find("complete"), seconds=120)  # tests in a fresh kernel, and exports
+    assert "13 of 13 checks" in lesson.text(lesson.find("complete"))
+    lesson.go(lesson.find("complete"))
+    shots(page, "day-6-completed")
+    assert (ws / "tinytorch" / "tensor.py").is_file()
+    page.get_by_role("button", name="Show the start page").last.click()
+    expect(page.locator(".jp-MarkdownViewer, .jp-RenderedMarkdown").first).to_contain_text("completed")
+    shots(page, "day-7-progress")
+
+
+def test_training_is_drawn_interrupted_and_resumed(page, shots, student, tito_lab, tmp_path):
+    """The vision track on digits, with a package of one's own: the reference stands for it."""
+    ws = tmp_path / "my_olympics"
+    done = subprocess.run([student, "init", ws], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(ROOT / "tinytorch", ws / "tinytorch", dirs_exist_ok=True)
+    shutil.copyfile(ROOT / "source" / "vision" / "vision.ipynb", ws / "vision" / "vision.ipynb")
+    track = open_notebook(page, tito_lab(ws), "vision/vision.ipynb")
+    cells = track.cells()
+    train = next(i for i, cell in enumerate(cells) if "LivePlot(" in cell["source"])
+    code = [i for i, cell in enumerate(cells[:train]) if cell["type"] == "code" and not cell["grade"]]
+    track.run(code, seconds=120)
+    track.go(train)
+    page.keyboard.press("Control+Enter")
+    live = page.locator("figure.tito-live")
+    expect(live.locator("img")).to_have_attribute("alt", re.compile("[1-9]"), timeout=60_000)
+    expect(live).to_contain_text(re.compile(r"epoch [2-9]"), timeout=120_000)
+    shots(page, "training-1-live")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Interrupt Kernel")).click()
+    track.wait(60)
+    shots(page, "training-2-interrupted")
+    assert list((ws / "vision").glob("checkpoint-*"))
+    track.run(train, seconds=300)
+    track.go(train)
+    shots(page, "training-3-resumed")
+    assert not any(output["output_type"] == "error" for output in track.cells()[train]["outputs"])
