@@ -716,8 +716,8 @@ longest = ", ".join(f"{labels[i]} with {ahead[i]:.0f} ms forward and {back[i]:.0
 show(figure, alt=f"One bar a layer, forward and backward time end to end. The longest: {longest}.")
 
 # %% [markdown]
-# The first layer is on top, and all bars together are as long as the whole run. "model" is what none of the modules
-# in it did, here the GELUs, which are no Modules; "(outside)" is the square and the mean.
+# The layers follow each other from top to bottom, and all bars together are as long as the whole run. "model" is what
+# none of the modules in it did, here the GELUs, which are no Modules; "(outside)" is the square and the mean.
 #
 # ## 7. What breaks
 #

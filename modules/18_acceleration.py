@@ -262,8 +262,8 @@ line = np.logspace(-2, 3, 100)
 axes.loglog(line, attainable(line, peak, bandwidth), label="attainable")
 for name, (intensity, rate) in points.items():
     axes.plot(intensity, rate, "o", color="#D55E00")
-    side = "left" if intensity < 1 else "center"
-    axes.annotate(name, (intensity, rate), xytext=(4, -17), textcoords="offset points", ha=side)
+    aside, side = (4, "left") if intensity < 1 else (20 if intensity > 50 else 0, "center")  # clear of each other
+    axes.annotate(name, (intensity, rate), xytext=(aside, -17), textcoords="offset points", ha=side)
 axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="the roofline of this machine")
 told = "; ".join(f"{name} at {x:.2g} FLOP a byte reaches {y:.3g} GFLOP/s of {attainable(x, peak, bandwidth):.3g}"
                  for name, (x, y) in points.items())  # fmt: skip

@@ -22,9 +22,11 @@ from tito.notebook import TitoError
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "course" / "instructor" / "adding.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```\{not-run\} it goes into a file[^\n]*\n(.*?)^```", GUIDE, re.M | re.S)
+PYTHON = re.findall(r"^```\{not-run\} it goes.*?\n(.*?)^```", GUIDE, re.M | re.S)
 COMMANDS = [
-    line for block in re.findall(r"^```\{not-run\} they write[^\n]*\n(.*?)^```", GUIDE, re.M | re.S) for line in block.splitlines()
+    line
+    for block in re.findall(r"^```\{not-run\} they write.*?\n(.*?)^```", GUIDE, re.M | re.S)
+    for line in block.splitlines()
 ]
 COPIED = ("autograder", "tito", "modules", "olympics_notebooks", "source", "release", "tinytorch",
           "nbgrader_config.py", "tests/__init__.py", "tests/mutants", "course/schedules",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from cycler import cycler
 
-from tito.notebook import has_widgets
+from tito.live import has_widgets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

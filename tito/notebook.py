@@ -11,7 +11,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +174,3 @@ def _magic(line: str) -> None:
         raise TitoError(
             """%tito lesson 05 readies a notebook, %tito complete tests and exports it; else a command."""
         )
-
-
-def has_widgets() -> bool:
-    """Whether widgets will be seen: in a kernel that a Jupyter server started, with ipywidgets."""
-    return bool(os.environ.get("JPY_SESSION_NAME")) and find_spec("ipywidgets") is not None
