@@ -46,6 +46,24 @@ def said(outputs: list[dict[str, Any]]) -> str:
     return str(outputs[-1]["data"]["text/plain"])
 
 
+def test_a_fetched_notebook_makes_its_folder_a_workspace(tmp_path: Path, ws: Workspace) -> None:
+    """nbgrader's assignment list puts a notebook into a home that `tito init` has never seen."""
+    place = tmp_path / "home" / "01_tensor" / "01_tensor.ipynb"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(ws.notebook("01_tensor").read_bytes())
+    with kernel(place.parent, place) as at:
+        (output,) = at.run("%load_ext tito\n%tito lesson 01", "setup")
+    assert f"{tmp_path / 'home'} is your workspace now" in output["text"]
+    made = workspace.find(place.parent)
+    assert made.root == tmp_path / "home" and made.modules() == ["01_tensor"]
+    # a grader, or a notebook that lies anywhere, makes none
+    other = tmp_path / "other" / "notes"
+    other.mkdir(parents=True)
+    nb = nbformat.v4.new_notebook(cells=[new_code_cell("%load_ext tito\n%tito lesson 01")])
+    NotebookClient(nb, allow_errors=True, resources={"metadata": {"path": str(other)}}).execute()
+    assert nb.cells[0].outputs[0].ename == "TitoError" and not (tmp_path / "other" / ".tito").exists()
+
+
 def test_under_each_check_stands_how_it_went(ws: Workspace) -> None:
     place = ws.notebook("01_tensor")
     with kernel(place.parent, place) as at:

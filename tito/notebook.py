@@ -88,7 +88,7 @@ def lesson(name: str) -> Path:
 
     `name` is a lesson number, "01" to "19", or the name of a track ("vision"), for which nothing is hidden.
     """
-    parent = home()
+    parent = _workspace()
     lessons.append(name)
     number = name.split("_")[0]
     if number.isdigit():
@@ -107,6 +107,25 @@ def lesson(name: str) -> Path:
     for module in [key for key in sys.modules if key == "tinytorch" or key.startswith("tinytorch.")]:
         del sys.modules[module]
     return parent
+
+
+def _workspace() -> Path:
+    """The folder of the package.
+
+    A notebook that nbgrader's assignment list has fetched lies in a folder of its own in the student's home:
+    the folder around it becomes a workspace, and a line says so.
+    """
+    try:
+        return home()
+    except TitoError:
+        here = Path.cwd().resolve()
+        if not interactive() or not (here / f"{here.name}.ipynb").is_file():
+            raise
+    from tito import workspace  # it imports this module
+
+    made = workspace.adopt(here.parent)
+    print(f"{made.root} is your workspace now: your package grows in {made.package}.")
+    return made.root
 
 
 def environment() -> dict[str, str]:

@@ -223,12 +223,23 @@ def _fill(workspace: Workspace, source: Path) -> list[str]:
     """Copy what is missing of every assignment in `source`, and leave the mark of a workspace."""
     folders = sorted(path for path in source.iterdir() if (path / f"{path.name}.ipynb").is_file())
     added = [folder.name for folder in folders if _add(workspace, folder)]
+    _mark(workspace)
+    return added
+
+
+def adopt(root: Path) -> Workspace:
+    """Make a workspace of a folder into which nbgrader has fetched notebooks; no notebook is added."""
+    workspace = Workspace(root.resolve())
+    _mark(workspace)
+    return workspace
+
+
+def _mark(workspace: Workspace) -> None:
     ready_package(workspace.package)
     mark = workspace.private / "workspace.json"
     if not mark.exists():
         made = datetime.now(UTC).isoformat(timespec="seconds")
         write_text(mark, json.dumps({"schema": SCHEMA, "made": made}, indent=1) + "\n")
-    return added
 
 
 def _add(workspace: Workspace, folder: Path) -> bool:

@@ -130,6 +130,11 @@ def test_a_week_of_a_class(page, shots, course):
             assignment(page, name).get_by_role("button", name="Fetch").click()
             expect(assignment(page, name).get_by_role("button", name="Submit")).to_be_visible(timeout=60_000)
         shots(page, "class-4-fetched")
+        lesson = open_notebook(page, hers, f"{LESSON}/{LESSON}.ipynb")
+        setup = lesson.find("setup")
+        lesson.run(setup)
+        assert "is your workspace now" in lesson.text(setup)
+        lesson.save()
         report = nbformat.read(ada.home / HAND / f"{HAND}.ipynb", 4)
         lesson = open_notebook(page, hers, f"{HAND}/{HAND}.ipynb")
         wanted = [i for i, cell in enumerate(lesson.cells()) if cell["grade"] and cell["solution"]]
