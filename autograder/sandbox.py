@@ -56,6 +56,10 @@ _FILES = (
 )
 
 
+class UnknownLevel(ValueError):
+    """A sandbox level of a name that there is none of."""
+
+
 class SandboxUnavailable(RuntimeError):
     """The asked-for level cannot be had on this machine; the message is one line and says what to do."""
 
@@ -116,10 +120,10 @@ def best_level() -> str:
 def require(level: str) -> str:
     """The level itself if it works here.
 
-    Raises ValueError for an unknown name, SandboxUnavailable where the machine cannot give it.
+    Raises UnknownLevel for an unknown name, SandboxUnavailable where the machine cannot give it.
     """
     if level not in LEVELS:
-        raise ValueError(f"unknown sandbox level {level!r}: expected one of {', '.join(LEVELS)}")
+        raise UnknownLevel(f"unknown sandbox level {level!r}: expected one of {', '.join(LEVELS)}")
     if level not in available():
         why = why_not(level)
         help = {

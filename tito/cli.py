@@ -11,7 +11,7 @@ import typer
 
 from autograder.client import SubmissionError
 from autograder.datasets import DataError
-from autograder.sandbox import SandboxUnavailable
+from autograder.sandbox import SandboxUnavailable, UnknownLevel
 from tito import (
     __version__,
     audit,
@@ -91,6 +91,6 @@ def main() -> None:
     """Run the command line; a known error is one line on stderr and exit code 1."""
     try:
         app()
-    except (TitoError, DataError, ExportError, SubmissionError, SandboxUnavailable) as error:
+    except (TitoError, DataError, ExportError, SubmissionError, SandboxUnavailable, UnknownLevel) as error:
         print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)

@@ -101,7 +101,7 @@ def _draw(
     canvas.axes(
         x, y, "day (UTC)", figure.head.lower() + (", less is better" if figure.less else ""),
         days(low - air, high + air, 4 if canvas.narrow else 7),
-        [(v, _tick(figure, v)) for v in y.ticks(6)],
+        [(v, wording.tick(figure, v)) for v in y.ticks(6)],
     )  # fmt: skip
     right = canvas.across[1]
     if goal:
@@ -134,14 +134,6 @@ def days(low: float, high: float, most: int) -> list[tuple[float, str]]:
     first = -(-low // step) * step
     ticks = [first + n * step for n in range(int((high - first) // step) + 1)]
     return [(t, datetime.datetime.fromtimestamp(t, datetime.UTC).strftime(form)) for t in ticks]
-
-
-def _tick(figure: Figure, value: float) -> str:
-    if figure.metric == "size_bytes":
-        return f"{value / 1e6:g} MB" if value >= 1e6 else f"{value / 1e3:g} kB"
-    if figure.text is wording.percent:
-        return f"{100 * value:.4g}%"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _describe(figure: Figure, lines: dict[str, list[Step]], goal: tuple[str, float] | None) -> str:

@@ -145,8 +145,8 @@ def _draw(
     x, y = Scale(*x_ends, *canvas.across, log=True), Scale(*y_ends, *canvas.upward)
     canvas.axes(
         x, y, axes.x_title, axes.y_title,
-        [(v, _tick(axes.x, v)) for v in x.ticks(4 if canvas.narrow else 8)],
-        [(v, _tick(axes.y, v)) for v in y.ticks(6)],
+        [(v, wording.tick(axes.x, v)) for v in x.ticks(4 if canvas.narrow else 8)],
+        [(v, wording.tick(axes.y, v)) for v in y.ticks(6)],
     )  # fmt: skip
     (left, right), (base, upper) = canvas.across, canvas.upward
     lines = []
@@ -191,15 +191,6 @@ def _draw(
             canvas.label(at, height, plain(entry["name"])[:NAME_LENGTH], "name")
     for entry, at, height in rest:
         canvas.label(at, height, plain(entry["name"])[:NAME_LENGTH], "name")
-
-
-def _tick(figure: Figure, value: float) -> str:
-    """A round figure on an axis."""
-    if figure.metric == "size_bytes":
-        return f"{value / 1e6:g} MB" if value >= 1e6 else f"{value / 1e3:g} kB"
-    if figure.text is wording.percent:
-        return f"{100 * value:.4g}%"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _both(entry: dict[str, Any], axes: Pair) -> str:

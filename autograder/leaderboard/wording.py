@@ -126,6 +126,15 @@ def figures(track: str) -> tuple[Figure, ...]:
     return (*own, _RATIO, SIZE, *_REST)
 
 
+def tick(figure: Figure, value: float) -> str:
+    """A round figure on an axis."""
+    if figure.metric == "size_bytes":
+        return f"{value / 1e6:g} MB" if value >= 1e6 else f"{value / 1e3:g} kB"
+    if figure.text is percent:
+        return f"{100 * value:.4g}%"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def heading(metric: str) -> str:
     """A metric's name in words."""
     return metric.replace("_", " ").capitalize()
