@@ -175,3 +175,14 @@ def test_a_level_that_is_not_there_says_why(monkeypatch, capsys):
     assert code == 1 and out == "" and err.count("\n") == 1 and "(there is no program bwrap)" in err
     code, _, err = tito(monkeypatch, capsys, "sandbox", "--level", "none")
     assert code == 1 and "expected one of bubblewrap, landlock, rlimits" in err
+
+
+def test_an_unknown_level_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tito", "sandbox", "--level", "chroot"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and said.startswith(
+        "tito: unknown sandbox level 'chroot': expected one of"
+    )
+    assert said.count("\n") == 1
