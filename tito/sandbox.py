@@ -21,8 +21,6 @@ def sandbox_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Try on this machine what each sandbox level claims; fails if a claim is broken."""
-    if level is not None and level not in sandbox.LEVELS:
-        raise TitoError(f"--level {level}: expected one of {', '.join(sandbox.LEVELS)}")
     table = selftest.run(sandbox.LEVELS if level is None else [sandbox.require(level)])
     if as_json:
         typer.echo(json.dumps(asdict(table)))
