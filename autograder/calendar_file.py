@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from pathlib import Path
 
 from icalendar import Calendar, Event
 
+from autograder import files
 from autograder.judging import GradingError
 from autograder.schedule import Plan
 
@@ -39,9 +39,7 @@ def write(plan: Plan, path: Path, course_id: str, *, now: datetime.datetime | No
             event, moved = _merged(new.get(uid), known.get(uid), now)
             changed += moved
             calendar.add_component(event)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_bytes(calendar.to_ical())
-        os.replace(draft, path)
+        files.write_bytes(path, calendar.to_ical())
     except OSError as error:
         raise GradingError(f"{path} cannot be written ({error.strerror}): name another file") from error
     return changed

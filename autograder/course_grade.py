@@ -5,8 +5,8 @@ report          the same of the assignment `report`, times 30; a person marks it
 quality         mean of the measured code quality (`autograder.quality`) of the student's valid track entries,
                 times 20
 rank            mean over the tracks of 0 for no valid entry, else 1/2 + 1/2 placement, times 10. placement
-                is the share of the other ranked entries that stand behind, where one that shares the rank
-                counts half; whoever is alone has the whole
+                is the share of the other ranked entries of the same board (data set and division) that
+                stand behind, where one that shares the rank counts half; whoever is alone has the whole
 
 A lesson counts when it is graded, or when it was due and nothing came (0 points). Cells that wait for a
 person are left out until they are marked; a part without any mark is None, "not marked yet", and never a

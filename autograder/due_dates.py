@@ -7,7 +7,6 @@ them has to say so.
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from nbgrader.api import Gradebook, MissingEntry
 
-from autograder import deadlines
+from autograder import deadlines, files
 from autograder.judging import Course, GradingError
 from autograder.recording import nbgrader_config
 
@@ -64,10 +63,7 @@ def apply(course: Course, gradebook: Gradebook, due: Mapping[str, datetime.datet
     """Write the dates into deadlines.toml, all else in the file untouched, and into the gradebook."""
     path = course.root / deadlines.FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(with_due(text, due), encoding="utf-8")
-    os.replace(draft, path)
+    files.write_text(path, with_due(text, due))
     known = deadlines.load(course.root)
     for name in due:
         students = [name_ for name_, of in known.extension.items() if name in of]

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nbgrader.exchange.default import ExchangeCollect
+from nbgrader.utils import parse_utc
 
 REFUSED = "not collected"
+_LONG_AGO = parse_utc("1970-01-01 00:00:00 UTC")  # for what has no readable time
 
 
 class Collect(ExchangeCollect):  # type: ignore[misc]
@@ -32,14 +34,11 @@ class Collect(ExchangeCollect):  # type: ignore[misc]
             record: dict[str, Any] = super()._path_to_record(path)
             reason = self._refusal(Path(path), record["username"])
         except (OSError, ValueError, OverflowError, AttributeError, TypeError) as error:
-            record, reason = {"timestamp": None, "filename": os.path.basename(path)}, str(error)
+            record, reason = {"timestamp": _LONG_AGO, "filename": os.path.basename(path)}, str(error)
         if reason:
             self.log.warning("%s: %r: %s", REFUSED, os.path.basename(path), reason)
             record["username"] = ""
         return record
-
-    def _sort_by_timestamp(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return records if not records[0]["username"] else super()._sort_by_timestamp(records)
 
     def _refusal(self, path: Path, student: str) -> str:
         """Why a submission is not collected; empty where it is."""

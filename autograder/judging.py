@@ -23,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader import utils
 
-from autograder import execute, rules, sandbox, scorer
+from autograder import execute, files, rules, sandbox, scorer
 from autograder.execute import CellResult
 from autograder.hashes import digest, text_hash
 from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
@@ -303,9 +303,7 @@ def plain_judgement(judgement: Judgement, *, notebook: bool) -> dict[str, Any]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(data), encoding="utf-8")
-    part.replace(path)
+    files.write_text(path, json.dumps(data))
 
 
 def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode | None]:

@@ -12,7 +12,6 @@ import csv
 import datetime
 import io
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -21,7 +20,7 @@ from typing import Any
 
 import jsonschema
 
-from autograder import rules
+from autograder import files, rules
 from autograder.judging import GradingError
 
 VERSION = 2
@@ -156,12 +155,9 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        files.write_text(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise GradingError(f"{path} cannot be written ({error.strerror}): nothing was changed") from error
 
 

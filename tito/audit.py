@@ -18,7 +18,7 @@ import typer
 from tqdm import tqdm
 
 from autograder import datasets, rules, sandbox, scorer, staging
-from tito.exporter import write_text
+from autograder.files import write_text
 from tito.notebook import TitoError
 from tito.olympics import Json, TrackOption
 

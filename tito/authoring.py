@@ -20,8 +20,9 @@ from typing import Annotated, Any
 import typer
 from nbformat import NotebookNode
 
+from autograder.files import write_text
 from tito.execution import execute
-from tito.exporter import ExportError, export_text, public_names, tidy, write_text
+from tito.exporter import ExportError, export_text, public_names, tidy
 from tito.lessons import BuildError, Lesson, find_lessons, lint
 from tito.package import names_module, package_init
 

@@ -5,14 +5,13 @@ A copy is named after the notebook and the time in UTC: 05_autograd.20261125T220
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from autograder import files
 from tito import workspace
 from tito.notebook import TitoError
 from tito.workspace import Workspace
@@ -100,10 +99,7 @@ def restore(ws: Workspace, name: str, wanted: str | None = None) -> tuple[Copy, 
                 f"{name} has no backup that differs from the notebook as it is: nothing to restore"
             )
     replaced = ws.backup(notebook) if notebook.is_file() else None
-    notebook.parent.mkdir(parents=True, exist_ok=True)
-    draft = notebook.with_name(f".{notebook.name}.{os.getpid()}")
-    shutil.copyfile(chosen.path, draft)
-    os.replace(draft, notebook)
+    files.copy(chosen.path, notebook)
     return chosen, replaced
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Annotated
 import nbformat
 import typer
 
+from autograder import files
 from tito import __version__, course, workspace
 from tito.notebook import TitoError
 
@@ -39,7 +39,7 @@ You need Python 3.11 or newer. In this folder:
     env/bin/tito init my_olympics --release release
     env/bin/tito lab my_olympics
 
-On Windows write `env\\Scripts\\` in place of `env/bin/`. JupyterLab opens; begin with 01_tensor.
+JupyterLab opens on a page that lists the lessons; begin with 01 Tensor.
 """
 
 
@@ -88,7 +88,7 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
             )
         wheel = to / built.name
         for made, target in ((built, wheel), (draft, archive)):
-            _put(made, target)
+            files.copy(made, target)
     return wheel, archive
 
 
@@ -116,12 +116,6 @@ def build_wheel(repository: Path, to: Path) -> Path:
         said = done.stderr.strip().splitlines()
         raise TitoError(f"the wheel was not built: {said[-1] if said else 'pip said nothing'}")
     return wheels[-1]
-
-
-def _put(made: Path, target: Path) -> None:
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_bytes(made.read_bytes())
-    os.replace(draft, target)
 
 
 # ---- the search for solutions

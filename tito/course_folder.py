@@ -18,8 +18,8 @@ import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from autograder import schedule as plans
+from autograder.files import write_text
 from autograder.roster import Person
-from tito.exporter import write_text
 from tito.notebook import TitoError
 from tito.workspace import repository
 

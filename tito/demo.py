@@ -24,10 +24,11 @@ import typer
 from nbformat import NotebookNode
 
 from autograder import batch, datasets, judging, leaderboard, recording, sandbox, tokenizer
+from autograder.files import write_text
 from autograder.rebuild import grade_id
 from tito import course as instructor
 from tito import olympics, workspace
-from tito.exporter import export_notebook, export_text, is_export, write_text
+from tito.exporter import export_notebook, export_text, is_export
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
 

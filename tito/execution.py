@@ -20,8 +20,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from autograder.execute import cell_results, kind_of, package_below, run_notebook
+from autograder.files import write_text
 from autograder.rebuild import rebuild
-from tito.exporter import cell_label, write_text
+from tito.exporter import cell_label
 from tito.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
 
 CELL_SECONDS = 600

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from autograder.files import write_text
 from tito.package import package_init
 
 LINE_LENGTH = 110
@@ -138,16 +138,6 @@ def tidy(text: str) -> str:
     fixes = ["--fix", "--exit-zero", "--quiet", "--select", "I,F401"]
     text = _ruff("check", *fixes, "--config", 'lint.isort.known-first-party=["tinytorch"]', text=text)
     return _ruff("format", "--quiet", text=text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it; an equal file is left untouched."""
-    if path.exists() and path.read_bytes() == text.encode():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(text.encode())
-    os.replace(draft, path)
 
 
 # ---- cells to chunks

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
+from autograder.files import write_text
 from tito import backups, start, workspace
-from tito.exporter import write_text
 from tito.module import kernel_environment
 from tito.notebook import TitoError
 

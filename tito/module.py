@@ -26,6 +26,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from autograder import files
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
@@ -234,10 +235,7 @@ def reset_module(ws: Workspace, name: str) -> Path | None:
     kept = None
     if notebook.is_file() and notebook.read_bytes() != released.read_bytes():
         kept = ws.backup(notebook)
-    notebook.parent.mkdir(parents=True, exist_ok=True)
-    draft = notebook.with_name(f".{notebook.name}.{os.getpid()}")
-    shutil.copyfile(released, draft)
-    os.replace(draft, notebook)
+    files.copy(released, notebook)
     start.refresh(ws)
     return kept
 

@@ -29,8 +29,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from autograder import datasets, rules, scorer, scores, staging, tokenizer
 from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
+from autograder.files import write_text
 from tito import benchmark, notebook, progress, start, workspace
-from tito.exporter import export_text, is_export, write_text
+from tito.exporter import export_text, is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
 from tito.notebook import TitoError, home

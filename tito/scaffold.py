@@ -7,9 +7,9 @@ from pathlib import Path
 from string import Template
 
 from autograder import rules
+from autograder.files import write_text
 from tito.authoring import course_root
 from tito.course_folder import TEMPLATES
-from tito.exporter import write_text
 from tito.lessons import BuildError, find_lessons
 from tito.notebook import TitoError
 

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autograder.files import write_text
 from tito import workspace
-from tito.exporter import write_text
 from tito.notebook import TitoError
 from tito.workspace import Workspace
 

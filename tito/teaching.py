@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from autograder import schedule as plans
+from autograder.files import write_text
 from tito.course import CourseOption, Json, find, plain_errors
-from tito.exporter import write_text
 from tito.notebook import TitoError
 from tito.workspace import repository
 

@@ -25,7 +25,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tito.exporter import tidy, write_text
+from autograder import files
+from autograder.files import write_text
+from tito.exporter import tidy
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
 from tito.package import package_init
@@ -250,16 +252,9 @@ def _add(workspace: Workspace, folder: Path) -> bool:
         target = workspace.root / name / path.relative_to(folder)
         if path.is_file() and not path.is_symlink() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(path, target)
-    _copy(folder / f"{name}.ipynb", workspace.released(name))
+            files.copy(path, target)
+    files.copy(folder / f"{name}.ipynb", workspace.released(name))
     return new
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, draft)
-    os.replace(draft, target)
 
 
 def ready_package(package: Path) -> None:

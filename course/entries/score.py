@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from autograder import rules, sandbox, scorer, staging
-from tito.exporter import write_text
+from autograder.files import write_text
 
 HERE = Path(__file__).resolve().parent
 

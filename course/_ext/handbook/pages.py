@@ -12,7 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from tito.exporter import write_text
+from autograder.files import write_text
 
 from . import charts
 from .course import ROOT, Outline, followers, lessons, outlines, reduced, tracks

@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from tito.exporter import write_text
+from autograder.files import write_text
 
 HERE = Path(__file__).resolve().parent
 
