@@ -92,6 +92,7 @@ def _make_python(house: Path) -> None:
         pytest.skip(f"{python} makes no environment: {made.stderr.decode()[-200:]}")
     for name in ("share", "etc"):
         (house / "env" / name).mkdir(exist_ok=True)
+    shutil.copy(Path(sys.prefix) / "bin" / "ruff", house / "env" / "bin")  # a program, not a package
     for name in ("alembic", "jupyter"):  # which nbgrader and JupyterLab start by their names
         module = {"alembic": "alembic", "jupyter": "jupyter_core"}[name]
         program = house / "env" / "bin" / name

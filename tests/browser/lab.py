@@ -108,7 +108,9 @@ def open_notebook(page: Page, address: str, path: str) -> Notebook:
     base, _, query = address.partition("?")
     root = base.split("/lab")[0].rstrip("/")
     page.goto(f"{root}/lab/tree/{path}?{query}")
-    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext", timeout=60_000)
+    page.wait_for_function(  # JupyterLab may first show what was open before
+        "path => window.jupyterapp?.shell?.currentWidget?.context?.path === path", arg=path, timeout=60_000
+    )
     notebook = Notebook(page)
     page.wait_for_function(
         f"() => {{ {_PANEL} return panel.context.isReady && panel.sessionContext.session?.kernel?.status"
