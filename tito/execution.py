@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from autograder import kernels
 from autograder.execute import cell_results, kind_of, package_below, run_notebook
 from autograder.files import write_text
 from autograder.rebuild import rebuild
@@ -79,16 +79,14 @@ def _run(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
         work = Path(folder) / "work"
         (Path(folder) / "data").mkdir()
         work.mkdir()
-        client = NotebookClient(
-            short,
-            timeout=CELL_SECONDS,
-            kernel_name="python3",
-            coalesce_streams=True,
-            extra_arguments=["--log-level=ERROR"],
-            resources={"metadata": {"path": str(work)}},
-        )
         try:
-            client.execute(env=env)
+            kernels.run(
+                short,
+                {"env": env},
+                timeout=CELL_SECONDS,
+                coalesce_streams=True,
+                resources={"metadata": {"path": str(work)}},
+            )
         except CellExecutionError as error:
             reason = " ".join(_ANSI.sub("", f"{error.ename}: {error.evalue}").split())
         except CellTimeoutError:

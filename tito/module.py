@@ -22,11 +22,10 @@ from typing import Annotated, Any
 
 import nbformat
 import typer
-from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from autograder import files
+from autograder import files, kernels
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
@@ -286,17 +285,15 @@ def execute(nb: NotebookNode, folder: Path, label: str, quiet: bool = False) -> 
     """
     total = sum(cell.cell_type == "code" for cell in nb.cells)
     with progress.steps(total, label, "cell", quiet) as step:
-        client = NotebookClient(
-            nb,
-            timeout=CELL_SECONDS,
-            kernel_name="python3",
-            allow_errors=True,
-            resources={"metadata": {"path": str(folder)}},
-            extra_arguments=["--log-level=ERROR"],  # no remark about transport in the terminal
-            on_cell_executed=lambda **_: step(),
-        )
         try:
-            client.execute(env=kernel_environment())
+            kernels.run(
+                nb,
+                {"env": kernel_environment()},
+                timeout=CELL_SECONDS,
+                allow_errors=True,
+                resources={"metadata": {"path": str(folder)}},
+                on_cell_executed=lambda **_: step(),
+            )
         except CellTimeoutError:
             return f"not run: a cell before it took longer than {CELL_SECONDS} s"
         except DeadKernelError:

@@ -74,23 +74,14 @@ def notebook_html(exported: Path, folder: str, notebook: Path = NOTEBOOK) -> str
     """The outputs and the text of the executed notebook, as HTML."""
     import nbformat
     from markdown_it import MarkdownIt
-    from nbclient import NotebookClient
+
+    from autograder import kernels
 
     nb = nbformat.read(notebook, as_version=4)
-    names = ("TITO_RESULTS", "TITO_PAGES", "PYTHONPATH")
-    before = {name: os.environ.get(name) for name in names}
-    try:  # the kernel inherits the environment
-        os.environ["TITO_RESULTS"] = str(exported.resolve())
-        os.environ["TITO_PAGES"] = folder
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), before["PYTHONPATH"]]))
-        client = NotebookClient(nb, timeout=120, kernel_name="python3", extra_arguments=["--log-level=ERROR"])
-        client.execute(cwd=str(exported.resolve().parent))
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
+    told = {"TITO_RESULTS": str(exported.resolve()), "TITO_PAGES": folder, "PYTHONPATH": path}
+    start = {"cwd": str(exported.resolve().parent), "env": {**os.environ, **told}}
+    kernels.run(nb, start, timeout=120)
     markdown = MarkdownIt("commonmark")
     parts = []
     for cell in nb.cells:
