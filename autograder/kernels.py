@@ -14,7 +14,7 @@ from traitlets.config import Config
 def run(nb: NotebookNode, start: dict[str, Any], **options: Any) -> None:
     """Run every cell of a notebook in place, by nbclient, in a fresh Python kernel.
 
-    start: how the process is started, `env` and `cwd`. options: NotebookClient's own. Raises nbclient's errors.
+    start: how the process is started, `env` and `cwd`. options: NotebookClient's. Raises nbclient's errors.
     The kernel is spoken to through sockets in a folder of its own: over TCP two kernels that start together
     can be given the same port, and one of them dies. Where there are none (Windows) it is TCP all the same.
     """
