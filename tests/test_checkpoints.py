@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,31 @@ def test_complete_shows_a_table_and_exports(ws: Workspace) -> None:
         assert (ws.package / "tensor.py").is_file()
         page = (ws.root / "Start.md").read_text()
         assert "**1 of 2 lessons completed.** Next: go on with [Lesson 02](02_activations/" in page
+
+
+def test_a_notebook_that_is_being_written_is_waited_for(ws: Workspace) -> None:
+    """The file was looked at while JupyterLab wrote it, and every cell was said not to be in it."""
+    file = ws.notebook("01_tensor")
+    text = file.read_bytes()
+
+    def slowly() -> None:
+        time.sleep(0.2)
+        file.write_bytes(text[: len(text) // 2])
+        time.sleep(0.4)
+        file.write_bytes(text)
+
+    writer = threading.Thread(target=slowly)
+    writer.start()
+    assert completing._saved(file) and file.read_bytes() == text
+    writer.join()
+
+
+def test_a_file_that_cannot_be_read_is_said_once(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook, "latest", {"double": "x", "other": "y", "third": "z"})
+    file = ws.notebook("01_tensor")
+    assert completing.differing(file) == ["double", "a cell that you added"]
+    file.write_text("{ half")
+    assert completing.differing(file) == ["the whole notebook"]
 
 
 def test_what_is_not_saved_is_not_tested(ws: Workspace) -> None:

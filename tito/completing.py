@@ -71,23 +71,24 @@ def _lesson(ws: Workspace, words: list[str]) -> str:
 
 
 def _saved(file: Path) -> bool:
-    """Whether the front-end writes the file within a few seconds of being asked."""
+    """Whether the front-end writes the file, to its end, within a few seconds of being asked."""
     before, end = file.stat().st_mtime_ns, time.monotonic() + SAVE_SECONDS
     while time.monotonic() < end:
         time.sleep(0.05)
-        if file.exists() and file.stat().st_mtime_ns != before:
-            return bool(checkpoints.read_cells(file))
+        if file.exists() and file.stat().st_mtime_ns != before and checkpoints.read_cells(file):
+            return True  # until then it is half written, and cannot be read
     return False
 
 
 def differing(file: Path) -> list[str]:
     """Cells that ran in this kernel and stand otherwise in the file, by name."""
     cells = {cell.id: cell for cell in checkpoints.read_cells(file)}
-    return [
-        cells[cell_id].name if cell_id in cells else "that you added"
+    found = [
+        cells[cell_id].name if cell_id in cells else "a cell that you added"
         for cell_id, source in notebook.latest.items()
         if cell_id not in cells or cells[cell_id].source.rstrip() != source.rstrip()
     ]
+    return list(dict.fromkeys(found)) if cells else ["the whole notebook"]
 
 
 class _Display:
