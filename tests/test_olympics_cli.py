@@ -116,7 +116,7 @@ def test_the_board_ranks_by_points(tito: Tito, ws: Workspace) -> None:
 def test_submit_writes_a_zip_that_nbgrader_collects(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
     (ws.root / "vision" / "secret.txt").write_text("not part of it")
     (ws.root / "vision" / "train.py").write_text("print('an audit runs this')")
-    done = tito.json("olympics", "submit", "--student", "ada.l")
+    done = tito.json("olympics", "submit", "--track", "vision", "--student", "ada.l")
     archive = Path(done["zip"])
     names = [
         "model.safetensors",
@@ -155,12 +155,14 @@ def test_submit_hands_over_to_nbgrader_where_it_is_set_up(tito: Tito, ws: Worksp
         f"c = get_config()\nc.CourseDirectory.course_id = 'dl101'\nc.Exchange.root = {str(exchange)!r}\n"
         f"c.Exchange.cache = {str(tmp_path / 'cache')!r}\n"
     )
-    assert tito.json("olympics", "submit")["zip"], "no inbound folder yet: there is nothing to hand over to"
+    assert tito.json("olympics", "submit", "--track", "vision")["zip"], (
+        "no inbound folder yet: there is nothing to hand over to"
+    )
     inbound.mkdir(parents=True)
     shutil.copytree(tmp_path / "release", exchange / "dl101" / "outbound")
     for folder in (exchange, *exchange.rglob("*")):
         folder.chmod(0o777)
-    done = tito.json("olympics", "submit")
+    done = tito.json("olympics", "submit", "--track", "vision")
     assert (done["course"], done["zip"]) == ("dl101", None)
     (handed,) = inbound.iterdir()
     assert (handed / "tinytorch" / "spatial.py").is_file() and (handed / "network.py").is_file()
@@ -191,7 +193,7 @@ def test_what_cannot_be_handed_in(
             out.truncate(content)
     else:
         target.write_bytes(content)
-    assert words in tito.refuses("olympics", "submit")
+    assert words in tito.refuses("olympics", "submit", "--track", "vision")
     assert not (ws.root / "submissions").exists()
 
 
@@ -213,7 +215,7 @@ def test_a_text_track_packs_its_tokenizer(tito: Tito, ws: Workspace, tmp_path: P
 
 
 def test_a_student_name_cannot_leave_the_folder(tito: Tito, ws: Workspace) -> None:
-    assert "--student" in tito.refuses("olympics", "submit", "--student", "../../x")
+    assert "--student" in tito.refuses("olympics", "submit", "--track", "vision", "--student", "../../x")
 
 
 # ---- what the notebook imports

@@ -140,6 +140,36 @@ def test_lab_makes_the_workspace_it_opens(
     assert lab.ready(None) == root
 
 
+def test_lab_opens_no_second_workspace_by_mistake(tito: Tito, course: Path, tmp_path: Path) -> None:
+    """`tito lab my_olympic` made an empty workspace; `tito lab` beside one, too."""
+    tito("init", "my_olympics", "--release", course)
+    assert "`tito init my_olympic` makes one there; in" in (said := tito.refuses("lab", "my_olympic"))
+    assert said.rstrip().endswith("there is my_olympics") and not (tmp_path / "my_olympic").exists()
+    assert lab.ready(None) == tmp_path / "my_olympics"
+    tito("init", "--release", course)  # beside the only one: it is meant
+    assert [path.name for path in workspace.within(tmp_path)] == ["my_olympics"]
+    tito("init", "second", "--release", course)
+    assert "holds 2 workspaces, my_olympics, second: go to the one" in tito.refuses("module", "status")
+    with pytest.raises(TitoError, match="holds 2 workspaces"):
+        lab.ready(None)
+
+
+def test_a_lesson_is_found_by_its_word(tito: Tito, course: Path, tmp_path: Path) -> None:
+    ws, _ = workspace.init(tmp_path / "ws", course)
+    assert {ws.module(word) for word in ("1", "01", "tensor", "01_tensor")} == {"01_tensor"}
+
+
+def test_submit_asks_for_the_track(
+    tito: Tito, course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --track it was vision: someone in speed/ was told that the vision model is missing."""
+    tito("init", "ws", "--release", course)
+    assert "which track? Say --track vision|language|speed|compression" in tito.refuses("olympics", "submit")
+    (tmp_path / "ws" / "speed" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "ws" / "speed" / "deep")
+    assert "speed" in tito.refuses("olympics", "submit")
+
+
 def test_the_mark_is_readable(tito: Tito, course: Path, tmp_path: Path) -> None:
     tito("init", "ws", "--release", course)
     mark = json.loads((tmp_path / "ws" / ".tito" / "workspace.json").read_text())

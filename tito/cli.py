@@ -73,9 +73,7 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
-    if path is None:
-        path = Path.cwd() if workspace.is_workspace(Path.cwd()) else Path("workspace")
-    made, added = workspace.init(path, release)
+    made, added = workspace.init(path or workspace.here_or_new(), release)
     start.refresh(made)
     if as_json:
         print(json.dumps({"workspace": str(made.root), "added": added}))

@@ -58,12 +58,18 @@ def lab(
 
 
 def ready(path: Path | None, release: Path | None = None) -> Path:
-    """The workspace to open: the one named, the one around the current folder, or a new ./workspace."""
+    """The workspace to open: the one named, the one of the current folder, or a new ./workspace.
+
+    Raises TitoError for a named folder that is no workspace: a word mistyped opened an empty one, and a
+    student's work seemed lost. A new one is made there only where `release` names its notebooks.
+    """
     if path is None:
-        try:
-            return workspace.find().root
-        except TitoError:
-            path = Path("workspace")
+        path = workspace.here_or_new()
+    elif not workspace.is_workspace(path) and release is None:
+        here = path.resolve().parent
+        others = workspace.within(here)
+        known = f"; in {here} there is {workspace.names(others)}" if others else ""
+        raise TitoError(f"{path} is no workspace: `tito init {path}` makes one there{known}")
     if workspace.is_workspace(path):
         return path.resolve()
     made, added = workspace.init(path, release)

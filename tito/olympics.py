@@ -61,12 +61,7 @@ def init(
 ) -> None:
     """Put a track's notebook into your workspace, made where there is none; never replaces a notebook."""
     _rule(track)
-    if path is None:
-        try:
-            path = workspace.find().root
-        except TitoError:
-            path = Path("workspace")
-    ws, added = workspace.init(path, release)
+    ws, added = workspace.init(path or workspace.here_or_new(), release)
     if not ws.notebook(track).is_file():
         raise TitoError(f"the course has not released {track} yet: {ws.root} is ready otherwise")
     if as_json:
@@ -85,15 +80,20 @@ def show_rules(track: TrackOption = "vision", as_json: Json = False) -> None:
 
 @app.command()
 def submit(
-    track: TrackOption = "vision",
+    track: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(rules.TRACKS)}; default: the one whose folder you are in."),
+    ] = None,
     student: Annotated[
         str | None, typer.Option(help="Your name in the course; default: your login name.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Pack notebook, model, log and your tinytorch; hand them to nbgrader, or write a zip to hand in."""
+    ws = workspace.find()
+    track = track or _track_here(ws)
     with progress.waiting(f"{track}: packing, and trying whether the model loads", quiet=as_json):
-        done = hand_in(workspace.find(), track, student or getpass.getuser())
+        done = hand_in(ws, track, student or getpass.getuser())
     if as_json:
         print(json.dumps(done))
         return
@@ -122,6 +122,16 @@ def leaderboard(
         print(
             f"  {row['rank']:>3}  {row['name']:<24} {row['points']:6.2f}  {row['badge']:<13} {row['figures']}"
         )
+
+
+def _track_here(ws: Workspace) -> str:
+    """The track whose folder the current one is or lies in."""
+    here = Path.cwd().resolve()
+    if here != ws.root and here.is_relative_to(ws.root):
+        name = here.relative_to(ws.root).parts[0]
+        if name in rules.TRACKS:
+            return name
+    raise TitoError(f"which track? Say --track {'|'.join(rules.TRACKS)}, or go to its folder")
 
 
 # ---- rules and board

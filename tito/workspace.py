@@ -65,10 +65,11 @@ class Workspace:
         return sorted(found)
 
     def module(self, wanted: str) -> str:
-        """The full name of a lesson given as 5, 05 or 05_autograd. Raises TitoError."""
+        """The full name of a lesson given as 5, 05, autograd or 05_autograd. Raises TitoError."""
         number = wanted.partition("_")[0]
         for name in self.modules():
-            if number.isdigit() and int(name.partition("_")[0]) == int(number):
+            own, _, word = name.partition("_")
+            if wanted == word or (number.isdigit() and int(own) == int(number)):
                 return name
         here = ", ".join(name.partition("_")[0] for name in self.modules()) or "none yet, run `tito init`"
         raise TitoError(f"no module {wanted} in {self.root}: expected one of {here}")
@@ -127,25 +128,55 @@ class Workspace:
         return copy
 
 
+class NoWorkspace(TitoError):
+    """There is no workspace here."""
+
+
 class Damaged(TitoError):
     """A file that is there, but is no notebook."""
 
 
 def find(start: Path | None = None) -> Workspace:
-    """The workspace that `start` (or the current folder) lies in; a folder ./workspace counts too.
+    """The workspace that `start` (or the current folder) lies in; else ./workspace, else the only one inside.
 
-    Raises TitoError where there is none.
+    Raises NoWorkspace where there is none, TitoError where there is more than one to choose from.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, start / "workspace"):
         if is_workspace(folder):
             return Workspace(folder)
-    raise TitoError(f"{start} is in no workspace: make one with `tito init`, or go to the one you have")
+    inside = within(start)
+    if len(inside) == 1:
+        return Workspace(inside[0])
+    if inside:
+        raise TitoError(f"{start} holds {len(inside)} workspaces, {names(inside)}: go to the one you mean")
+    raise NoWorkspace(f"{start} is in no workspace: make one with `tito init`, or go to the one you have")
+
+
+def here_or_new() -> Path:
+    """The root of the workspace that `find` finds; where there is none ./workspace, still to be made."""
+    try:
+        return find().root
+    except NoWorkspace:
+        return Path("workspace")
+
+
+def within(folder: Path) -> list[Path]:
+    """The workspaces that lie in a folder, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if is_workspace(path))
+    except OSError:
+        return []  # a folder that cannot be listed holds none for us
+
+
+def names(folders: list[Path]) -> str:
+    """The folders' names, as a sentence lists them."""
+    return ", ".join(folder.name for folder in folders)
 
 
 def is_workspace(folder: Path) -> bool:
     """Whether the folder carries the mark that `init` leaves."""
-    return (folder / ".tito" / "workspace.json").is_file()
+    return os.path.isfile(folder / ".tito" / "workspace.json")  # a folder closed to us is none, and no error
 
 
 def repository() -> Path | None:
