@@ -10,7 +10,6 @@ host (the Dask resource `timed`, and a lock file of that host), when nothing els
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -265,6 +264,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 @contextmanager
 def _locked(course: Course) -> Iterator[None]:
     """One batch at a time in a course; the lock ends with its process, however that ends."""
+    import fcntl  # not on Windows, where nothing is graded
+
     course.grading.mkdir(parents=True, exist_ok=True)
     with open(course.grading / "lock", "a+", encoding="utf-8") as file:
         try:
@@ -284,6 +285,8 @@ def _locked(course: Course) -> Iterator[None]:
 @contextmanager
 def _host_slot() -> Iterator[None]:
     """The one slot of this machine for what is timed; waits for it."""
+    import fcntl
+
     path = Path("/tmp") / f"tito-timed-{os.getuid()}.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:

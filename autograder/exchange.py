@@ -7,7 +7,6 @@ with the instructor's rights (to the solutions, say), and stops at the first fol
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import stat
 import tempfile
@@ -89,6 +88,8 @@ def _raise(error: OSError) -> None:
 
 def _user(uid: int) -> str:
     try:
+        import pwd  # not on Windows, where there is no exchange
+
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"

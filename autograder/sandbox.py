@@ -38,6 +38,10 @@ from autograder import confine
 LEVELS = ("bubblewrap", "landlock", "rlimits")
 SUPERVISOR_KILLED = "the sandbox's supervisor was killed"  # the reason in a report
 
+_NO_LINUX = (
+    "this system has no sandbox of ours, and nothing is measured without one: expected Linux, such as WSL 2, "
+    "a container or the class's own machine; what you hand in is measured there"
+)
 _MIB = 1 << 20
 _PATIENCE_S = 60.0  # for a supervisor to end its tree
 _SYSTEM = ("/usr", "/nix/store")
@@ -103,7 +107,9 @@ class Completed(Report):
 
 
 def available() -> tuple[str, ...]:
-    """The levels that work on this machine, strongest first; each is tried, not guessed."""
+    """The levels that work on this machine, strongest first; each is tried, not guessed. None off Linux."""
+    if sys.platform != "linux":
+        return ()
     found = []
     if _bwrap_options():
         found.append("bubblewrap")
@@ -113,7 +119,9 @@ def available() -> tuple[str, ...]:
 
 
 def best_level() -> str:
-    """The strongest level that works on this machine."""
+    """The strongest level that works on this machine. Raises SandboxUnavailable where there is no Linux."""
+    if not available():
+        raise SandboxUnavailable(_NO_LINUX)
     return available()[0]
 
 
@@ -124,6 +132,8 @@ def require(level: str) -> str:
     """
     if level not in LEVELS:
         raise UnknownLevel(f"unknown sandbox level {level!r}: expected one of {', '.join(LEVELS)}")
+    if not available():
+        raise SandboxUnavailable(_NO_LINUX)
     if level not in available():
         why = why_not(level)
         help = {

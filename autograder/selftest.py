@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import pwd
 import shutil
 import signal
 import socket
@@ -116,6 +115,8 @@ def host() -> Host:
         done = subprocess.run([bwrap, "--version"], capture_output=True, text=True)
         version = done.stdout.split()[-1] if done.stdout else "?"
     try:
+        import pwd  # not on Windows, where nothing is tested
+
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container may run under a number without a name
         user = "?"

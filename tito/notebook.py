@@ -140,6 +140,10 @@ def environment() -> dict[str, str]:
 
 def stop(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
     """End a child's process group: an interrupt, so that it tidies up, and a kill if it does not."""
+    if sys.platform == "win32":  # no process groups that take an interrupt
+        process.kill()
+        process.wait(2.0)
+        return
     for number, wait in ((signal.SIGINT, seconds), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -26,10 +26,11 @@ import typer
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from autograder import datasets, rules, scorer, scores, staging, tokenizer
+from autograder import datasets, rules, sandbox, scorer, scores, staging, tokenizer
 from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
+from autograder.sandbox import SandboxUnavailable
 from tito import benchmark, notebook, progress, start, workspace
 from tito.exporter import export_text, is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
@@ -323,7 +324,15 @@ def _check_training(path: Path, limits: rules.Limits) -> None:
 
 
 def _try_model(packed: Path, rule: rules.Track) -> None:
-    """Load the packed model in the sandbox, as the grader will: what cannot load is not worth sending."""
+    """Load the packed model in the sandbox, as the grader will: what cannot load is not worth sending.
+
+    Where there is no Linux there is no sandbox: the model is handed in untried, and that is said.
+    """
+    if not sandbox.available():
+        print(
+            "no sandbox on this system: the model is packed without trying whether it loads", file=sys.stderr
+        )
+        return
     try:
         with Worker(packed, packed) as worker:
             worker.load(packed / MODEL)
@@ -494,7 +503,7 @@ def grade_cell(track: str, dimension: str) -> float:
     most = float(rule.points[dimension])
     try:
         result = _measured(rule)
-    except (TitoError, datasets.DataError) as error:
+    except (TitoError, datasets.DataError, SandboxUnavailable) as error:
         print(f"{dimension}: {error}: 0 of {most:g} points")
         return 0.0
     if not result.valid:
