@@ -50,7 +50,8 @@ def test_what_students_install_is_whole_on_every_system(system, python):
                     "implementation_name": "cpython", "platform_python_implementation": "CPython"}  # fmt: skip
     text = (ROOT / "requirements" / "run.txt").read_text()
     pins = {}
-    for pin in map(Requirement, re.findall(r"^(\S+==[^\\\n]+?) \\$", text, re.M)):
+    found = re.findall(r"^(\S+==[^\\\n]+?) \\$", text, re.M)
+    for pin in map(Requirement, found):
         if pin.marker is None or pin.marker.evaluate(here):
             pins[canonicalize_name(pin.name)] = next(iter(pin.specifier)).version
     for name in pins:

@@ -39,12 +39,12 @@ You need Python 3.11 or newer. In this folder:
     env/bin/tito init my_olympics --release release
     env/bin/tito lab my_olympics
 
-JupyterLab opens on a page that lists the lessons; begin with 01 Tensor. The next day `env/bin/tito lab` in this
-folder is enough.
+JupyterLab opens on a page that lists the lessons; begin with 01 Tensor. The next day `env/bin/tito lab` in
+this folder is enough.
 
-On Windows write `python` for `python3`, and `env\\Scripts\\` for `env/bin/`. The lessons work on Linux, macOS and
-Windows. A track's entry is measured on Linux only, WSL 2 and containers included: elsewhere you train it and hand
-it in, and the course measures it.
+On Windows write `python` for `python3`, and `env\\Scripts\\` for `env/bin/`. The lessons work on Linux, macOS
+and Windows. A track's entry is measured on Linux only, WSL 2 and containers included: elsewhere you train it
+and hand it in, and the course measures it.
 """
 
 
