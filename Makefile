@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: demo test book browser chromium lab build check lint lock clean
+.PHONY: demo test book browser chromium proxy lab build check lint lock clean
 
 demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade, export, leaderboard
 	$(BIN)/tito demo
@@ -17,13 +17,18 @@ book: $(VENV)/book.stamp  ## the handbook, offline, into build/book; every comma
 	$(BIN)/python -m sphinx -q -W -E -b html course build/book
 	@echo "the handbook: build/book/index.html"
 
-browser: $(VENV)/browser.stamp chromium book  ## both roads in a real browser; pictures in tests/browser/shots
+browser: $(VENV)/browser.stamp $(VENV)/hub.stamp chromium proxy book  ## both roads in a real browser; pictures in tests/browser/shots
 	$(BIN)/python -m pytest tests/browser
 
 chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(SUDO) sh -c "apt-get update -q && \
 		apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core" || \
 		{ echo "make: there is no chromium, and apt-get could not install it: install one" >&2; exit 1; }
+
+proxy:  # JupyterHub's; without it the test of the hub skips
+	@command -v configurable-http-proxy >/dev/null || $(SUDO) sh -c "apt-get update -q && \
+		apt-get install -y -q --no-install-recommends node-configurable-http-proxy" || \
+		echo "make: there is no configurable-http-proxy, and apt-get could not install it: JupyterHub is not tested" >&2
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 
 lab: $(VENV)/run.stamp  ## JupyterLab on a student workspace (./workspace)
@@ -48,6 +53,7 @@ lock: $(VENV)/dev.stamp  ## pin anew what pyproject.toml asks for, for Linux, ma
 	$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt pyproject.toml
 	$(LOCK) --extra book -c requirements/dev.txt -o requirements/book.txt pyproject.toml
 	$(LOCK) --extra browser -c requirements/book.txt -o requirements/browser.txt pyproject.toml
+	$(LOCK) --extra hub -c requirements/browser.txt -o requirements/hub.txt pyproject.toml
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
 
 # requirements/*.txt pin every package with its hashes; the course itself is installed in place
@@ -68,6 +74,10 @@ $(VENV)/book.stamp: $(VENV)/run.stamp requirements/book.txt
 
 $(VENV)/browser.stamp: $(VENV)/dev.stamp $(VENV)/book.stamp requirements/browser.txt
 	$(PIP) -r requirements/browser.txt
+	touch $@
+
+$(VENV)/hub.stamp: $(VENV)/run.stamp requirements/hub.txt
+	$(PIP) -r requirements/hub.txt
 	touch $@
 
 clean:

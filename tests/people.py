@@ -37,17 +37,14 @@ class Person:
     def command(self, *words: str | Path, keep: bool = False, **env: str) -> list[str]:
         """A command line that runs `python words...` as this person; `keep` passes the environment on."""
         settings = [f"{key}={value}" for key, value in {**self.environment(), **env}.items()]
-        return ["unshare", "--mount", "bash", "-c", _ENTER, "person", *_mounts(self.house), "--",
-                "setpriv", "--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups",
+        return [*_enter(self.house), "setpriv",
+                "--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups",
                 "env", *([] if keep else ["-i"]), *settings,
                 str(self.house / "env" / "bin" / "python"), *map(str, words)]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        return {
-            "HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "LANG": "C.UTF-8",
-            "PATH": f"{self.house / 'env' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
+        own = {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name}
+        return {**own, **_environment(self.house)}
 
     def run(self, *words: str | Path, cwd: Path | None = None, code: int = 0) -> str:
         """Run `python words...` and return what it prints; fails the test on another exit code."""
@@ -100,11 +97,31 @@ def _make_python(house: Path) -> None:
         program.chmod(0o755)
 
 
+def root_command(house: Path, *words: str | Path, **env: str) -> list[str]:
+    """A command line that runs `python words...` as root where these people have their accounts."""
+    python = house / "env" / "bin" / "python"
+    settings = [f"{key}={value}" for key, value in {**_environment(house), **env}.items()]
+    return [*_enter(house), "env", "-i", *settings, str(python), *map(str, words)]
+
+
+def _environment(house: Path) -> dict[str, str]:
+    return {
+        "LANG": "C.UTF-8", "PATH": f"{house / 'env' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+
+
+def _enter(house: Path) -> list[str]:
+    return ["unshare", "--mount", "bash", "-c", _ENTER, "person", *_mounts(house), "--"]
+
+
 def _mounts(house: Path) -> list[str]:
-    """Pairs of what is mounted and where: the accounts, and this environment's packages."""
+    """Pairs of what is mounted and where: the accounts, what they share, and this environment's packages."""
     ours, theirs = Path(sysconfig.get_paths()["purelib"]), house / "env" / "lib"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    pairs = [(house / "passwd", Path("/etc/passwd")), (ours, theirs / version / "site-packages")]
+    over = {"passwd": "/etc/passwd", "shadow": "/etc/shadow", "group": "/etc/group", "srv": "/srv"}
+    pairs = [(house / name, Path(place)) for name, place in over.items() if (house / name).exists()]
+    pairs += [(ours, theirs / version / "site-packages")]
     pairs += [(Path(sys.prefix) / name, house / "env" / name) for name in ("share", "etc")]
     return [str(path) for pair in pairs for path in pair]
 
@@ -122,6 +139,19 @@ def people(house: Path, *names: str) -> list[Person]:
         os.chown(home, uid, uid)
         found.append(Person(name, uid, home, house))
     return found
+
+
+def passwords(house: Path, password: str, group: str, members: list[Person], others: list[Person]) -> None:
+    """Let people log in with a password, the members in a group, and give all an empty /srv of their own."""
+    hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=password, capture_output=True,
+                            text=True, check=True).stdout.strip()  # fmt: skip
+    (house / "shadow").write_text("".join(f"{one.name}:{hashed}:::::::\n" for one in [*members, *others]))
+    (house / "shadow").chmod(0o600)
+    own = "".join(f"{one.name}:x:{one.uid}:\n" for one in [*members, *others])
+    own += f"{group}:x:{FIRST_UID - 1}:{','.join(one.name for one in members)}\n"
+    (house / "group").write_text(Path("/etc/group").read_text().rstrip("\n") + "\n" + own)
+    (house / "group").chmod(0o644)
+    (house / "srv").mkdir(mode=0o755)
 
 
 def give(person: Person, *paths: Path) -> None:

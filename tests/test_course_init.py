@@ -100,6 +100,16 @@ def test_a_course_is_complete(tito, bundle, tmp_path):
     assert (weeks["start"], weeks["timezone"]) == ("2037-01-05", "Europe/Berlin")
 
 
+def test_other_accounts_of_the_machine_see_nothing_of_a_course(tito, bundle, tmp_path):
+    """Homes that useradd makes are open to all, and a course holds solutions and students' work."""
+    init(tito, bundle, tmp_path / "homes" / "dl")
+    assert (tmp_path / "homes" / "dl").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o770)  # by somebody who teaches with others
+    init(tito, bundle, tmp_path / "shared")
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o770
+
+
 def test_again_it_adds_what_is_missing_and_overwrites_nothing(tito, bundle, tmp_path):
     root = tmp_path / "dl"
     init(tito, bundle, root)

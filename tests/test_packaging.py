@@ -32,6 +32,7 @@ def test_locks_pin_every_dependency_with_hashes_and_without_addresses():
         ("dev.txt", asked["dependencies"] + asked["optional-dependencies"]["dev"]),
         ("book.txt", asked["dependencies"] + asked["optional-dependencies"]["book"]),
         ("browser.txt", asked["dependencies"] + asked["optional-dependencies"]["browser"]),
+        ("hub.txt", asked["dependencies"] + asked["optional-dependencies"]["hub"]),
     ]:
         text = (ROOT / "requirements" / lock).read_text()
         pins = re.findall(r"^([a-z0-9._-]+)==\S+(?: ;.*)? \\\n +--hash=sha256:", text, re.M)

@@ -65,6 +65,8 @@ def make(root: Path, wish: Wish) -> list[str]:
             f"{root} is in the course repository: a course holds students' work, put it elsewhere"
         )
     try:
+        if not root.exists():  # solutions and students' work: nothing for the machine's other accounts
+            root.mkdir(mode=0o700, parents=True)
         added = _lessons(root, wish.lessons)
         added += _files(root, wish)
     except OSError as error:
