@@ -138,6 +138,16 @@
     return state.toString();
   };
 
+  /* The filters in words, for paper, where nobody can look at them. */
+  const choices = () => {
+    const set = (part) => (part.type === "checkbox" ? part.checked : part.name && part.value.trim());
+    return [...form.elements].filter(set).map((part) => {
+      if (part.type === "checkbox") return `${part.labels[0].textContent.trim()}.`;
+      const text = part.selectedOptions ? part.selectedOptions[0].textContent : part.value;
+      return `${part.labels[0].firstChild.textContent.trim()}: ${text.trim()}.`;
+    });
+  };
+
   const address = () => location.href.split("#")[0] + (fragment() ? "#" + fragment() : "");
   const keep = () => {
     link.hidden = true;
@@ -194,13 +204,7 @@
   }));
   document.getElementById("copy").addEventListener("click", copy);
   window.addEventListener("hashchange", restore);
-  window.addEventListener("beforeprint", () => all(document, "details").forEach((part) => {
-    part.dataset.was = part.open;
-    part.open = true;
-  }));
-  window.addEventListener("afterprint", () => all(document, "details").forEach((part) => {
-    part.open = part.dataset.was === "true";
-  }));
+  window.addEventListener("beforeprint", () => say([filter(), ...choices()].join(" ")));
   restore();
   if (location.hash && !location.hash.includes("=")) {
     tables.forEach(sort);

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from pypdf import PdfReader
 
-from autograder import leaderboard, results
+from autograder import leaderboard, results, rules
+from autograder.leaderboard.ranking import numbered
 from tests import boards
 
 pytestmark = pytest.mark.browser
@@ -106,6 +110,111 @@ def test_on_a_phone(page, board, shots):
     page.wait_for_url("**/leaderboard/*.html")
     shots(page, "board-6-phone-entry")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def printed(page: Page, path: Path, paper: str) -> list[str]:
+    """The text of each printed page."""
+    page.pdf(path=path, format=paper)
+    return [unicodedata.normalize("NFKC", sheet.extract_text()) for sheet in PdfReader(path).pages]
+
+
+def beyond_the_paper(page: Page) -> list[str]:
+    """Tables and pictures that are wider than Letter, the narrower paper, in its landscape."""
+    page.set_viewport_size({"width": 964, "height": 720})  # 11 inches without the margins
+    page.emulate_media(media="print")
+    return page.evaluate("""() => [...document.querySelectorAll("table, svg")]
+        .filter((part) => part.getBoundingClientRect().right > innerWidth + 0.5)
+        .map((part) => part.id || part.outerHTML.slice(0, 80))""")
+
+
+@pytest.mark.dark
+def test_it_prints(page, board, tmp_path):
+    page.goto(board.as_uri())
+    names = page.locator("table.ranking tbody th a").all_inner_texts()
+    headings = page.locator("h2, h3, h4, caption").all_inner_texts()
+    sheets = printed(page, tmp_path / "board.pdf", "A4")
+    everything = "".join("".join(sheets).split())
+    latin = [name for name in names if name.isascii()]
+    assert len(latin) > 150 and not [name for name in latin if "".join(name.split()) not in everything]
+    for sheet in sheets:
+        first, *_, last = sheet.strip().splitlines()
+        assert last.strip() not in headings and not last.startswith("Rank "), last  # no heading alone
+        assert not re.match(r"(\d+|-) ", first) or "entries shown" in first, first  # rows have their head
+    for control in ("Valid only", "Copy link", "Show all", "Badge all", "file:", "leaderboard/"):
+        assert control not in "".join(sheets), control
+    assert beyond_the_paper(page) == [] and violations(page) == []
+
+
+def test_a_part_is_printed_as_it_is_shown(page, board, tmp_path):
+    page.goto(board.as_uri() + "#track=language&valid=1&all=1")
+    page.locator("#plot-language-tinytalks summary").click()
+    sheets = printed(page, tmp_path / "language.pdf", "Letter")
+    everything = " ".join("".join(sheets).split())
+    assert (
+        "entries shown. Track: Language. Valid only. All figures." in everything
+        and "CIFAR-10 pictures with" not in everything
+    )
+    assert "First token" in everything and "The plot as a table" in everything and len(sheets) < 10
+    assert beyond_the_paper(page) == []
+
+
+def test_an_entry_prints(page, board, tmp_path):
+    entry = next(
+        p
+        for p in board.with_suffix("").glob("*.html")
+        if "What I did" in (t := p.read_text()) and "The values" in t
+    )
+    page.goto(entry.as_uri())
+    sheets = printed(page, tmp_path / "entry.pdf", "A4")
+    size = PdfReader(tmp_path / "entry.pdf").pages[0].mediabox
+    assert size.width < size.height and len(sheets) <= 3
+    values = page.locator("details p").first.text_content()
+    assert "".join(values.split()) in "".join("".join(sheets).split())
+    assert "A: " in sheets[0] and "The leaderboard" not in "".join(sheets)
+
+
+# Pictures' lines and names, and what lies on what; two pixels of a text's height are air.
+COVERED = """() => {
+    const found = new Set();
+    let lines = 0, names = 0;
+    const box = (text) => {
+        const { x, y, width, height } = text.getBBox();
+        return { x0: x, x1: x + width, y0: y + 2, y1: y + height - 2, text: text.textContent };
+    };
+    const meet = (a, b) => a.x0 < b.x1 && b.x0 < a.x1 && a.y0 < b.y1 && b.y0 < a.y1;
+    for (const svg of document.querySelectorAll("figure[id^=history] svg")) {
+        if (!svg.getBoundingClientRect().width) continue;
+        const boxes = [...svg.querySelectorAll(".name, .note")].map(box);
+        names += boxes.length;
+        for (const line of svg.querySelectorAll(".steps, .record")) {
+            lines += 1;
+            for (let at = 0; at <= line.getTotalLength(); at += 2) {
+                const { x, y } = line.getPointAtLength(at);
+                boxes.filter((one) => meet(one, { x0: x, x1: x, y0: y, y1: y }))
+                    .forEach((one) => found.add(`${one.text}: on a line`));
+            }
+        }
+        boxes.forEach((one, n) => {
+            if (one.x0 < 0 || one.x1 > svg.viewBox.baseVal.width) found.add(`${one.text}: cut`);
+            boxes.slice(n + 1).filter((other) => meet(one, other))
+                .forEach((other) => found.add(`${one.text}: on ${other.text}`));
+        });
+    }
+    return [lines, names, [...found]];
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_names_in_the_history_lie_on_no_line_and_on_no_other_name(page, shots, width):
+    made = [numbered(boards.board(count, seed=seed)) for count, seed in ((16, 3), (60, 5), (500, 2))]
+    shown = "".join(leaderboard.show(board, track) for board in made for track in rules.TRACKS)
+    style = Path(leaderboard.__file__).with_name("board.css").read_text(encoding="utf-8")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.set_content(f"<!DOCTYPE html><style>{style}</style><main>{shown}</main>")
+    lines, names, covered = page.evaluate(COVERED)
+    assert covered == [] and lines > 3 * 6 and names > lines
+    page.locator("figure[id^=history-speed]").last.scroll_into_view_if_needed()
+    shots(page, f"board-7-history-{width}")
 
 
 def test_without_scripts_everything_is_there(browser, board):
