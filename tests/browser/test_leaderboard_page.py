@@ -16,6 +16,7 @@ from autograder.leaderboard.ranking import numbered
 from tests import boards
 
 pytestmark = pytest.mark.browser
+LANDSCAPE, PORTRAIT = 964, 702  # pixels of Letter and of A4 without margins, the narrower ones
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 
@@ -118,9 +119,9 @@ def printed(page: Page, path: Path, paper: str) -> list[str]:
     return [unicodedata.normalize("NFKC", sheet.extract_text()) for sheet in PdfReader(path).pages]
 
 
-def beyond_the_paper(page: Page) -> list[str]:
-    """Tables and pictures that are wider than Letter, the narrower paper, in its landscape."""
-    page.set_viewport_size({"width": 964, "height": 720})  # 11 inches without the margins
+def beyond_the_paper(page: Page, width: int) -> list[str]:
+    """Tables and pictures that are wider than a paper without its margins."""
+    page.set_viewport_size({"width": width, "height": 720})
     page.emulate_media(media="print")
     return page.evaluate("""() => [...document.querySelectorAll("table, svg")]
         .filter((part) => part.getBoundingClientRect().right > innerWidth + 0.5)
@@ -142,7 +143,7 @@ def test_it_prints(page, board, tmp_path):
         assert not re.match(r"(\d+|-) ", first) or "entries shown" in first, first  # rows have their head
     for control in ("Valid only", "Copy link", "Show all", "Badge all", "file:", "leaderboard/"):
         assert control not in "".join(sheets), control
-    assert beyond_the_paper(page) == [] and violations(page) == []
+    assert beyond_the_paper(page, LANDSCAPE) == [] and violations(page) == []
 
 
 def test_a_part_is_printed_as_it_is_shown(page, board, tmp_path):
@@ -155,7 +156,7 @@ def test_a_part_is_printed_as_it_is_shown(page, board, tmp_path):
         and "CIFAR-10 pictures with" not in everything
     )
     assert "First token" in everything and "The plot as a table" in everything and len(sheets) < 10
-    assert beyond_the_paper(page) == []
+    assert beyond_the_paper(page, LANDSCAPE) == []
 
 
 def test_an_entry_prints(page, board, tmp_path):
@@ -170,6 +171,7 @@ def test_an_entry_prints(page, board, tmp_path):
     assert size.width < size.height and len(sheets) <= 3
     values = page.locator("details p").first.text_content()
     assert "".join(values.split()) in "".join("".join(sheets).split())
+    assert beyond_the_paper(page, PORTRAIT) == []
     assert "A: " in sheets[0] and "The leaderboard" not in "".join(sheets)
 
 
@@ -215,6 +217,104 @@ def test_names_in_the_history_lie_on_no_line_and_on_no_other_name(page, shots, w
     assert covered == [] and lines > 3 * 6 and names > lines
     page.locator("figure[id^=history-speed]").last.scroll_into_view_if_needed()
     shots(page, f"board-7-history-{width}")
+
+
+def test_by_keyboard_alone(page, board, shots):
+    page.goto(board.as_uri())
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the results")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.keyboard.press("Tab")  # the first table, which scrolls; then its headings
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator("#t-overall [aria-sort]")).to_have_text("Name")
+    expect(page.locator("#status")).to_have_text("All tracks: sorted by Name, ascending.")
+    expect(page.locator("#t-overall thead button", has_text="Name")).to_be_focused()
+    page.locator("#filters [name=q]").focus()
+    page.keyboard.type("pseudonym 12")
+    expect(page.locator("#status")).to_contain_text("of 159 entries shown.")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Spe")  # in a list, letters choose
+    expect(page.locator("section.track:visible")).to_have_count(1)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Escape")
+    expect(page.locator("#filters [name=q]")).to_have_value("")
+    assert "q=" not in page.url and "track=speed" in page.url
+    expect(page.locator("#filters [name=q]")).to_be_focused()
+    page.locator("nav.top a", has_text="Vision").focus()
+    page.keyboard.press("Enter")  # to what the filter hides
+    expect(page.locator("#vision-title")).to_be_in_viewport()
+    expect(page.locator("#filters [name=track]")).to_have_value("")
+
+
+FOCUS = """() => {
+    const part = document.activeElement, box = part.getBoundingClientRect(), style = getComputedStyle(part);
+    const bar = document.querySelector(".top");
+    const free = bar.contains(part) || part.matches(".skip");
+    const covered = !free && box.y < bar.getBoundingClientRect().bottom;
+    const seen = style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2;
+    const name = `${part.tagName} ${part.name || part.textContent.trim().slice(0, 40)}`;
+    return [name, seen && !covered && box.bottom > 0 && (box.y < innerHeight)];
+}"""
+
+
+@pytest.mark.phone
+def test_the_focus_is_always_seen(page, board):
+    """On a phone's width, where the bar on top covers most; there and back again."""
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(board.as_uri())
+    for key in ("Tab", "Shift+Tab"):
+        walked = []
+        for _ in range(60):
+            page.keyboard.press(key)
+            walked.append(page.evaluate(FOCUS))
+        assert [name for name, seen in walked if not seen] == []
+        page.locator("section.board table.ranking tbody a").nth(40).focus()
+
+
+@pytest.mark.dark
+def test_forced_colours_and_reduced_motion(page, board, shots):
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    page.goto(board.as_uri() + "#track=speed&badge=audited")
+    page.locator("#plot-speed-tinytalks").scroll_into_view_if_needed()
+    shots(page, "board-8-forced-colours")
+    found = page.evaluate("""() => {
+        const probe = document.body.appendChild(document.createElement("i"));
+        const system = new Set(["none", ...["Canvas", "CanvasText", "GrayText"].map((name) => {
+            probe.style.color = name;
+            return getComputedStyle(probe).color;
+        })]);
+        const drawn = [...document.querySelectorAll("svg path, svg text")];
+        return [drawn.length, drawn.filter((part) => {
+            const style = getComputedStyle(part);
+            return !system.has(style.fill) || !system.has(style.stroke);
+        }).map((part) => part.className.baseVal)];
+    }""")
+    assert found[0] > 500 and found[1] == []
+    lines = page.locator("#history-speed-tinytalks svg.wide .steps")
+    assert (
+        lines.evaluate_all("all => new Set(all.map((one) => getComputedStyle(one).strokeDasharray)).size")
+        == 2
+    )
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+def test_four_times_as_large_without_scrolling_sideways(page, board, shots):
+    """WCAG 1.4.10: 1280 pixels at 400 %, with everything open."""
+    page.set_viewport_size({"width": 320, "height": 256})
+    entries = list(board.with_suffix("").glob("*.html"))
+    long, report = (next(p for p in entries if text in p.read_text()) for text in ("a" * 80, "What I did"))
+    for number, address in enumerate((board.as_uri() + "#all=1", long.as_uri(), report.as_uri())):
+        page.goto(address)
+        page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        wide = page.evaluate("""() => [...document.querySelectorAll("body *")]
+            .filter((part) => part.getBoundingClientRect().right > 320.5 && !part.closest(".scroll, .top"))
+            .map((part) => part.outerHTML.slice(0, 80))""")
+        assert [part for part in wide if not part.startswith('<a class="skip"')] == []
+        shots(page, f"board-9-large-{number}")
 
 
 def test_without_scripts_everything_is_there(browser, board):
