@@ -75,7 +75,8 @@ def pair(track: str) -> Pair | None:
         return None
     name = metric.head.lower()
     return Pair(wording.SIZE, metric, "size of the model file", name, f"{metric.head} against model size",
-                "to the left", share=False)  # fmt: skip
+                f"{'down' if metric.less else 'up'} and to the left",
+                share=metric is wording.ACCURACY)  # fmt: skip
 
 
 def plot(boards: Section | Sequence[Section]) -> str:
