@@ -155,8 +155,20 @@ def test_a_part_is_printed_as_it_is_shown(page, board, tmp_path):
         "entries shown. Track: Language. Valid only. All figures." in everything
         and "CIFAR-10 pictures with" not in everything
     )
-    assert "First token" in everything and "The plot as a table" in everything and len(sheets) < 10
+    assert "First token" in everything and "On the front" in everything and len(sheets) < 10
     assert beyond_the_paper(page, LANDSCAPE) == []
+
+
+@pytest.mark.parametrize("height", [195, 200])
+def test_no_head_of_a_table_stands_alone_on_a_sheet(page, board, tmp_path, height):
+    page.goto(board.as_uri() + "#track=compression")
+    page.add_style_tag(content=f"@page {{ size: 297mm {height}mm; }}")
+    page.pdf(path=tmp_path / "sheets.pdf", prefer_css_page_size=True)
+    sheets = [sheet.extract_text().strip() for sheet in PdfReader(tmp_path / "sheets.pdf").pages]
+    below = [re.split(r"Rank\s↑", sheet)[-1].splitlines() for sheet in sheets if "Rank" in sheet]
+    assert (
+        len(below) > 6 and [lines for lines in below if len(lines) < 4] == []
+    )  # the head, and a row's three
 
 
 def test_an_entry_prints(page, board, tmp_path):
