@@ -33,6 +33,10 @@ REPORT = """# What I did
 | 3 | 0.91 |
 
 - `code` and *words*
+
+| layer | inputs | outputs | kernel | stride | padding | parameters | multiplications |
+|---|---|---|---|---|---|---|---|
+| convolution | 3 | 32 | 3 x 3 | 1 | 1 | 896 | 884,736 |
 """
 MACHINE = {"cores": 2, "numpy": "2.4.6", "processor": "AMD EPYC", "python": "3.11.7", "system": "Linux"}
 

@@ -30,7 +30,7 @@ COMMANDS = [
 ]
 COPIED = ("autograder", "tito", "modules", "olympics_notebooks", "source", "release", "tinytorch",
           "nbgrader_config.py", "tests/__init__.py", "tests/mutants", "course/schedules",
-          "course/entries/vision")  # fmt: skip
+          "course/entries/vision", "course/leaderboard.ipynb")  # fmt: skip
 
 
 class Repository:
@@ -144,8 +144,9 @@ def test_its_wrong_solutions_are_caught(repository):
     }  # fmt: skip
 
 
-def test_a_fifth_track(repository, course):
-    assert "seen through noise" in repository("olympics", "rules", "--track", "noisy")
+@pytest.fixture(scope="module")
+def measured(repository, course):
+    """What the new track gives a right entry and a wrong one."""
     nb = nbformat.read(course / "source" / "noisy" / "noisy.ipynb", 4)
     train = datasets.load("digits", "train")
     x = train.images.reshape(len(train), -1) / 255.0
@@ -158,12 +159,41 @@ def test_a_fifth_track(repository, course):
         (folder / "tinytorch" / "__init__.py").write_text(TINYTORCH)
         save_file({"weight": weight.astype(np.float32)}, folder / "model.safetensors")
         (folder / "training.json").write_text(json.dumps({"seconds": 2.0, "epochs": 1, "history": []}))
-    found = graded(repository, course, "noisy", "--dataset", "digits")
-    assert found["ada"]["points"] > 60 > 35 > found["ben"]["points"]
+    return graded(repository, course, "noisy", "--dataset", "digits")
+
+
+def test_a_fifth_track(repository, course, measured):
+    assert "seen through noise" in repository("olympics", "rules", "--track", "noisy")
+    assert measured["ada"]["points"] > 60 > 35 > measured["ben"]["points"]
     record = json.loads((course / "grading" / "graded" / "noisy" / "ada.json").read_text())
     assert record["track"]["valid"] and record["track"]["metrics"]["accuracy"] > 0.9, record["track"]
     out = repository("course", "grades", "ben", "--course", str(course))
     assert "noisy 2 of 2" in out and "code quality" in out
+
+
+def test_the_fifth_track_stands_on_the_board(repository, course, measured):
+    repository("export", "--course", str(course), "--names", "id")
+    repository("leaderboard", "--course", str(course))
+    page = (course / "leaderboard.html").read_text(encoding="utf-8")
+    (section,) = re.findall(
+        r'<section class="track" id="noisy".*?(?=<section class="track"|<h2 id="how)', page, re.S
+    )
+    assert "Classify pictures that are seen through noise" in section and 'href="#noisy"' in page
+    rows = re.findall(
+        r'<tr data-e=\d+><td>(\d)<th scope="row"><a href="(.*?)"><bdi>(.*?)</bdi></a><td>([\d.]+)', section
+    )
+    assert [(rank, name) for rank, _, name, _ in rows] == [("1", "ada"), ("2", "ben")]
+    assert [float(points) for *_, points in rows] == pytest.approx(
+        [measured[n]["points"] for n in ("ada", "ben")], abs=0.05
+    )
+    assert "Better is up and to the left." in section
+    for picture in ("plot-noisy-digits", "history-noisy-digits"):
+        (figure,) = re.findall(rf'<figure id="{picture}">.*?</figure>', section, re.S)
+        assert figure.count('class="mark graded"') >= 2 and ">ada<" in figure, picture
+    assert "sum of 5 scores" in page and "the four scores" not in page
+    entry = (course / rows[0][1]).read_text(encoding="utf-8")
+    for text in ("<dd>Noisy, Digits", "Rank</dt><dd>1 of 2", "Accuracy</th>", "grade --replay ada noisy"):
+        assert text in entry, text
 
 
 def test_what_is_taken_is_said(repository):

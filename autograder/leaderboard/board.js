@@ -111,6 +111,7 @@
       empty(table, here === 0);
     });
     all(document, "svg [data-e]").forEach((mark) => mark.classList.toggle("off", off.has(mark.dataset.e)));
+    root.classList.toggle("part", off.size > 0);
     return `${shown} of ${total} entries shown.`;
   };
 
@@ -138,16 +139,37 @@
     return state.toString();
   };
 
+  /* The filters in words, for paper, where nobody can look at them. */
+  const choices = () => {
+    const set = (part) => (part.type === "checkbox" ? part.checked : part.name && part.value.trim());
+    return [...form.elements].filter(set).map((part) => {
+      if (part.type === "checkbox") return `${part.labels[0].textContent.trim()}.`;
+      const text = part.selectedOptions ? part.selectedOptions[0].textContent : part.value;
+      return `${part.labels[0].firstChild.textContent.trim()}: ${text.trim()}.`;
+    });
+  };
+
   const address = () => location.href.split("#")[0] + (fragment() ? "#" + fragment() : "");
   const keep = () => {
     link.hidden = true;
     history.replaceState(null, "", address());
   };
 
+  /* Show what a link on the page leads to, where the filter hides it. */
+  const uncover = (target) => {
+    if (!target || !target.closest("[hidden]")) return;
+    ["track", "dataset", "division"].forEach((name) => { if (field(name)) field(name).value = ""; });
+    say(filter());
+    target.scrollIntoView();
+  };
+
   /* The view that the fragment tells; a plain anchor such as #speed tells none. */
   const restore = () => {
     const said = location.hash.slice(1);
-    if (said && !said.includes("=")) return;
+    if (said && !said.includes("=")) {
+      uncover(document.getElementById(said));
+      return;
+    }
     const state = new URLSearchParams(said);
     form.reset();
     ["q", "track", "division", "dataset", "badge", "class"].forEach((name) => {
@@ -186,6 +208,19 @@
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", () => { say(filter()); keep(); });
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    if (!link.hidden && link.contains(event.target)) {
+      link.hidden = true;
+      document.getElementById("copy").focus();
+      say("");
+    } else if (event.target === field("q") && field("q").value) {
+      event.preventDefault();
+      field("q").value = "";
+      say(filter());
+      keep();
+    }
+  });
   form.addEventListener("reset", () => setTimeout(() => {
     sorted.clear();
     tables.forEach(sort);
@@ -194,13 +229,7 @@
   }));
   document.getElementById("copy").addEventListener("click", copy);
   window.addEventListener("hashchange", restore);
-  window.addEventListener("beforeprint", () => all(document, "details").forEach((part) => {
-    part.dataset.was = part.open;
-    part.open = true;
-  }));
-  window.addEventListener("afterprint", () => all(document, "details").forEach((part) => {
-    part.open = part.dataset.was === "true";
-  }));
+  window.addEventListener("beforeprint", () => say([filter(), ...choices()].join(" ")));
   restore();
   if (location.hash && !location.hash.includes("=")) {
     tables.forEach(sort);

@@ -11,10 +11,11 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 GLYPHS = {"graded": "●", "audited": "◆", "reference": "■", "self-reported": "▲"}
-LETTER, LINE = 6.8, 14.0  # width and height of a letter of 12 px
+LINE = 14.0  # height of a line of 12 px
 
 
 class Box(NamedTuple):
@@ -90,6 +91,7 @@ class Canvas:
     parts: list[str] = field(default_factory=list)
     labels: list[Box] = field(default_factory=list)
     marks: list[Box] = field(default_factory=list)
+    lines: list[Box] = field(default_factory=list)
 
     @property
     def narrow(self) -> bool:
@@ -117,7 +119,7 @@ class Canvas:
         self.parts.append(f'<path class="grid" fill="none" stroke="#ccc" d="{"".join(grid)}"/>')
         last = -1e9
         for value, text in x_ticks:
-            half = LETTER * len(text) / 2
+            half = text_width(text) / 2
             if x(value) - half < last or x(value) + half > self.width:
                 continue
             last = x(value) + half + 6
@@ -136,6 +138,12 @@ class Canvas:
     def line(self, kind: str, path: str) -> None:
         """A line by its SVG path."""
         self.parts.append(f'<path class="{kind}" fill="none" stroke="#777" d="{path}"/>')
+
+    def corners(self, kind: str, points: Sequence[tuple[float, float]]) -> None:
+        """A line through points, level or upright from one to the next, which no label covers."""
+        self.line(kind, "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points))
+        for (x0, y0), (x1, y1) in pairwise(points):
+            self.lines.append(Box(min(x0, x1) - 2, min(y0, y1) - 2, max(x0, x1) + 2, max(y0, y1) + 2))
 
     def mark(
         self, x: float, y: float, badge: str, *, hollow: bool = False, number: int | None = None,
@@ -159,23 +167,23 @@ class Canvas:
     def label(self, x: float, y: float, text: str, kind: str, *, must: bool = False) -> bool:
         """Write beside a mark where nothing else is; `must` also far from it, with a line to it.
 
-        Returns whether there was room.
+        A label that must be there covers marks, or even lines, rather than that it is left out. Returns
+        whether there was room.
         """
-        width = text_width(text)
+        width = text_width(text, bold=kind == "name")
         (left, right), (base, top) = self.across, self.upward
         frame = Box(left, top - 10, right, base)
         near = [(9, 4, "start"), (-9, 4, "end"), (0, -9, "middle"), (0, 18, "middle"),
                 (8, -7, "start"), (8, 15, "start"), (-8, -7, "end"), (-8, 15, "end")]  # fmt: skip
         far = [(dx, dy, a) for d in (28, 42, 56, 70) for dy in (-d, d)
                for dx, a in ((6, "start"), (-6, "end"), (0, "middle"))] if must else []  # fmt: skip
-        for strict in (True, False):
+        for avoided in (self.marks + self.lines, self.lines, []):
             for dx, dy, anchor in [*near, *far]:
                 box = _text_box(x + dx, y + dy, width, anchor)
                 inside = (
                     box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1
                 )
-                others = self.labels + (self.marks if strict else [])
-                if inside and not any(box.meets(other) for other in others):
+                if inside and not any(box.meets(other) for other in self.labels + avoided):
                     self.labels.append(box)
                     if abs(dy) > 20:
                         end = y + dy + (3 if dy < 0 else -11)
@@ -204,10 +212,19 @@ def both(id: str, title: str, description: str, draw: Callable[[Canvas], None]) 
     return "".join(pictures)
 
 
-def text_width(text: str) -> float:
-    """Pixels that a text of 12 px takes, roughly and not too few."""
-    wide = sum(1 for c in text if unicodedata.east_asian_width(c) in "WF")
-    return LETTER * len(text) + 5.5 * wide
+def text_width(text: str, *, bold: bool = False) -> float:
+    """Pixels that a text of 12 px takes at most in the usual fonts, of which DejaVu Sans is the widest."""
+    width = 0.0
+    for c in text:
+        if unicodedata.east_asian_width(c) in "WF" or c in "mwMW@%":
+            width += 13.2
+        elif c in "iljI.,:;'|! ":
+            width += 4.6
+        elif c in 'frt()[]-/"':
+            width += 6.2
+        else:
+            width += 10.2 if c.isupper() or c in "<>=+#&~^_" else 8.6
+    return width if bold else 0.92 * width
 
 
 def _text_box(x: float, y: float, width: float, anchor: str) -> Box:

@@ -79,6 +79,7 @@ def plot(boards: Sequence[Section]) -> str:
 
     better = "less" if figure.less else "more"
     beat = f" The dashed line: {goal[0]}." if goal else ""
+    beat += " Dotted, with hollow marks: the closed division." if "closed" in lines else ""
     return (
         f'<figure id="{name}">{both(name, title, _describe(figure, lines, goal), draw)}'
         f"<figcaption>The best {figure.head.lower()} of valid graded and audited entries by the day they "
@@ -105,22 +106,25 @@ def _draw(
     )  # fmt: skip
     right = canvas.across[1]
     if goal:
-        canvas.line("record", f"M{canvas.left} {y(goal[1]):.1f}H{right:.0f}")
+        canvas.corners("record", [(canvas.left, y(goal[1])), (right, y(goal[1]))])
     marks = []
     for division, found in lines.items():
-        path = f"M{x(found[0].when.timestamp()):.1f} {y(found[0].value):.1f}"
-        for step in found[1:]:
-            path += f"H{x(step.when.timestamp()):.1f}V{y(step.value):.1f}"
-        canvas.line(f"steps {division}", f"{path}H{right:.0f}")
-        marks += [(x(s.when.timestamp()), y(s.value), division, s) for s in found]
+        own = [(x(s.when.timestamp()), y(s.value), division, s) for s in found]
+        corners = [own[0][:2]]
+        for at, height, *_ in own[1:]:
+            corners += [(at, corners[-1][1]), (at, height)]
+        canvas.corners(f"steps {division}", [*corners, (right, corners[-1][1])])
+        marks += own
     for at, height, division, step in marks:
         tip = f"{plain(step.entry['name'])}: {figure.text(step.value)}, {step.when:%Y-%m-%d}"
         canvas.mark(at, height, step.entry["badge"], hollow=division == "closed",
                     number=step.entry.get("_n"), title="" if canvas.narrow else tip)  # fmt: skip
     if goal:
         canvas.label(canvas.left, y(goal[1]), goal[0], "note", must=True)
-    for at, height, _, step in reversed(marks):
-        canvas.label(at, height, plain(step.entry["name"])[:NAME_LENGTH], "name")
+    standing = [found[-1] for found in lines.values()]
+    for at, height, _, step in sorted(reversed(marks), key=lambda mark: mark[3] not in standing):
+        name = plain(step.entry["name"])[:NAME_LENGTH]
+        canvas.label(at, height, name, "name", must=step in standing)
 
 
 def days(low: float, high: float, most: int) -> list[tuple[float, str]]:

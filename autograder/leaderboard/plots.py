@@ -75,7 +75,8 @@ def pair(track: str) -> Pair | None:
         return None
     name = metric.head.lower()
     return Pair(wording.SIZE, metric, "size of the model file", name, f"{metric.head} against model size",
-                "to the left", share=False)  # fmt: skip
+                f"{'down' if metric.less else 'up'} and to the left",
+                share=metric is wording.ACCURACY)  # fmt: skip
 
 
 def plot(boards: Section | Sequence[Section]) -> str:
@@ -152,10 +153,10 @@ def _draw(
     lines = []
     for label, y_value, x_value in records:
         if x_value is None and y_value is not None:
-            canvas.line("record", f"M{left:.0f} {y(y_value):.1f}H{right:.0f}")
+            canvas.corners("record", [(left, y(y_value)), (right, y(y_value))])
             lines.append((left, y(y_value), label))
         elif y_value is None and x_value is not None:
-            canvas.line("record", f"M{x(x_value):.1f} {base:.0f}V{upper:.0f}")
+            canvas.corners("record", [(x(x_value), base), (x(x_value), upper)])
             lines.append((x(x_value), base - 12, label))
         elif x_value is not None and y_value is not None:
             canvas.star(x(x_value), y(y_value))

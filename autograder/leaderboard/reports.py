@@ -2,14 +2,16 @@
 
 markdown-it-py renders it with HTML switched off; a picture becomes its alternative text, a link its text and
 its address in letters, headings stand below the page's own. bleach then lets only plain elements without any
-attribute through, whatever the first step made.
+attribute through, whatever the first step made. A table gets a frame in which it scrolls.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from itertools import count
 from typing import Any
 
 import bleach
@@ -23,11 +25,16 @@ ELEMENTS = frozenset({
     "br", "table", "thead", "tbody", "tr", "th", "td",
 })  # fmt: skip
 
+FRAME = '<div class="scroll" role="region" tabindex="0" aria-label="Table {} of the report"><table>'
+
 
 def html(markdown: str) -> str:
-    """The report as HTML of plain elements without attributes."""
+    """The report as HTML of plain elements without attributes, each table in a frame that scrolls."""
     rendered = str(_renderer().render(plain(markdown)))
-    return bleach.clean(rendered, tags=ELEMENTS, attributes={}, protocols=(), strip=False)
+    clean = bleach.clean(rendered, tags=ELEMENTS, attributes={}, protocols=(), strip=False)
+    number = count(1)
+    framed = re.sub(r"<table>", lambda _: FRAME.format(next(number)), clean)
+    return framed.replace("</table>", "</table></div>")
 
 
 @cache

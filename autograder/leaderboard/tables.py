@@ -95,7 +95,8 @@ def labels(exported: Mapping[str, Any]) -> str:
         for (number, head), names in columns.items()
         if head != "Name"
     )
-    return f"@media (max-width: 44rem) {{ {named_cells} }}"  # the width at which board.css makes cards
+    # the width at which board.css makes cards
+    return f"@media screen and (max-width: 44rem) {{ {named_cells} }}"
 
 
 def _dataset(name: str, boards: Sequence[Section], classes: Sequence[str]) -> str:
