@@ -31,7 +31,7 @@ def help_of(words: str) -> str:
     from tito.cli import app
 
     done = CliRunner().invoke(
-        app, [*words.split(), "--help"], prog_name="tito", terminal_width=100, max_content_width=100
+        app, [*words.split(), "--help"], prog_name="tito", terminal_width=74, max_content_width=74
     )
     if done.exit_code:
         raise ValueError(f"tito {words} --help returned {done.exit_code}: {click.unstyle(done.output)}")

@@ -7,7 +7,7 @@
     :last: 1               with `lines`: show so many lines of the end, too
     :columns: 90           cut lines that are longer
     :after: solve 01_tensor    a step of scratch.py that is done before, and said above the block
-    :opens: lab formgrader the last command is a server: these pages of it must answer, then it is ended
+    :opens: lab formgrader     the last command is a server: these pages must answer, then it is ended
     tito module complete 01
     ```
 
@@ -15,7 +15,7 @@ The commands of one page run in one folder, one after the other, each as a line 
 exported variables of the line before. An unexpected exit code ends the build. The home folder is shown as ~;
 nothing else of the output is changed.
 
-{goes-into} is a piece of a file: it is put there, in the page's folder, before or behind the line that starts so.
+{goes-into} is a piece of a file: it is put there, before or behind the line that starts so.
 
     ```{goes-into} autograder/rules.py
     :behind: TRACKS
@@ -113,7 +113,8 @@ class Place:
                 return found.groupdict()
             time.sleep(0.1)
         said = shown(log.read_text(errors="replace"), self.home)
-        raise ExtensionError(f"console: `{command}` gave no address in {SERVER_SECONDS} s:\n{said}")
+        how = "ended" if process.poll() is not None else f"ran for {SERVER_SECONDS} s"
+        raise ExtensionError(f"console: `{command}` {how} and gave no address:\n{said}")
 
 
 def _answers(address: str, command: str) -> None:
@@ -152,17 +153,17 @@ def shown(text: str, home: Path) -> str:
 def environment(home: Path, kind: str = "empty") -> dict[str, str]:
     """What the commands see: a tito, a home of their own, and nothing of this process's.
 
-    tito is this repository's, or that of a copy in the home folder; `wheel` has none until it is installed.
+    tito is this repository's, or that of a copy in the home folder; `wheel` has none until it is installed,
+    only the program of a package that pip finds here already.
     """
     bin_folder = home / ".bin"
     if not bin_folder.is_dir():
         bin_folder.mkdir()
-        programs = {"python": "", "python3": ""} | ({} if kind == "wheel" else {"tito": " -m tito"})
-        for (
-            name,
-            words,
-        ) in programs.items():  # no links: a virtual environment is known by where its python lies
-            (bin_folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        python, folder = f'"{sys.executable}"', Path(sys.executable).parent
+        programs = {"python": python, "python3": python}
+        programs |= {"ruff": f'"{folder / "ruff"}"'} if kind == "wheel" else {"tito": f"{python} -m tito"}
+        for name, words in programs.items():  # no links: a virtual environment is known by where python lies
+            (bin_folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
             (bin_folder / name).chmod(0o755)
     here = str(Path(sys.executable).parent)
     ours = [] if kind == "wheel" else [here]  # jupyter and nbgrader; tito is there, too
@@ -176,7 +177,7 @@ def environment(home: Path, kind: str = "empty") -> dict[str, str]:
         "PATH": os.pathsep.join([str(bin_folder), *ours, *others]),
         "PYTHONPATH": str(scratch.ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "COLUMNS": "100",
+        "COLUMNS": "74",
         "TERM": "dumb",
         "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": "2",
