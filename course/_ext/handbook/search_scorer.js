@@ -1,12 +1,11 @@
 // How the search orders what it finds: guides before lessons, those before the reference, autograder's last.
 // The figures below `score` are Sphinx's own, which a scorer has to repeat.
 const ORDER = [
-  [/^(start|student\/|instructor\/(?!machine)|tracks\/|scoring\/)/, 8],
+  [/^(start|student\/|instructor\/(?!machine))/, 5],
   [/^lessons\//, 6],
   [/^changelog$/, -12],
   [/^api\/autograder/, -10],
-  [/^(attacks|grading|tinytalks)/, 0],
-  [/^api\/commands$/, 4],
+  [/^api\/commands$/, 1],
 ];
 var Scorer = {
   score: ([page, , , , score]) => score + (ORDER.find(([pattern]) => pattern.test(page)) ?? [null, 0])[1],
