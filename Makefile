@@ -14,7 +14,7 @@ test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, wi
 	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
 
 book: $(VENV)/book.stamp  ## the handbook, offline, into build/book; every command in it is executed
-	$(BIN)/python -m sphinx -q -W -E -b html course build/book
+	$(BIN)/python -m sphinx -q -W -E -j 2 -b html course build/book
 	@echo "the handbook: build/book/index.html"
 
 browser: $(VENV)/browser.stamp $(VENV)/hub.stamp chromium proxy book  ## both roads in a real browser; pictures in tests/browser/shots

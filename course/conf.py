@@ -41,6 +41,7 @@ html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_search_scorer = str(HERE / "_ext" / "handbook" / "search_scorer.js")
 html_show_search_summary = False  # a summary is fetched, which file:// does not allow
 html_sidebars = {page: [] for page in ("index", "start", "contributing", "changelog", "search", "genindex")}
 html_theme_options = {
@@ -48,7 +49,7 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 10,
+    "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +20,18 @@ from tito import scaffold
 from tito.notebook import TitoError
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "course" / "_ext" / "handbook"))  # not the package: that needs Sphinx
+import scratch  # noqa: E402
+
+sys.path.pop(0)
 GUIDE = (ROOT / "course" / "instructor" / "adding.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```\{not-run\} it goes.*?\n(.*?)^```", GUIDE, re.M | re.S)
+PIECES = re.findall(r"^```\{goes-into\} (\S+)\n:(before|behind): (\w+)\n(.*?)^```", GUIDE, re.M | re.S)
 COMMANDS = [
     line
-    for block in re.findall(r"^```\{not-run\} they write.*?\n(.*?)^```", GUIDE, re.M | re.S)
+    for block in re.findall(r"^```\{console\}\n(.*?)^```", GUIDE, re.M | re.S)
     for line in block.splitlines()
+    if line.startswith("tito course") or line.startswith("tito build")
 ]
-COPIED = ("autograder", "tito", "modules", "olympics_notebooks", "source", "release", "tinytorch",
-          "nbgrader_config.py", "tests/__init__.py", "tests/mutants", "course/schedules",
-          "course/entries/vision", "course/leaderboard.ipynb")  # fmt: skip
 
 
 class Repository:
@@ -52,33 +53,17 @@ class Repository:
         assert done.returncode == code, f"{' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def insert(self, file: str, line: str, text: str, *, before: bool = False) -> None:
-        """Put text after (or before) the line that starts so, as the guide says."""
-        path = self.root / file
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        (at,) = [k for k, found in enumerate(lines) if found.startswith(line)]
-        lines.insert(at if before else at + 1, text)
-        path.write_text("".join(lines), encoding="utf-8")
-
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     """The copy after every step of the guide."""
-    root = tmp_path_factory.mktemp("adding") / "repository"
-    for name in COPIED:
-        target = root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        elif (ROOT / name).is_file():
-            shutil.copyfile(ROOT / name, target)
-    made = Repository(root)
-    measure, named, entry = PYTHON
+    home = tmp_path_factory.mktemp("adding")
+    scratch.copy_repository(home)
+    made = Repository(home / "repository")
     track = COMMANDS.index("tito course new-track noisy")
     assert "give it an entry in TRACKS" in made(*shlex.split(COMMANDS[track])[1:], code=1)
-    made.insert("autograder/tracks.py", "MEASURES", measure + "\n\n", before=True)
-    made.insert("autograder/tracks.py", "MEASURES", named)
-    made.insert("autograder/rules.py", "TRACKS", entry)
+    for file, where, line, text in PIECES:
+        scratch.insert(made.root / file, line, text, before=where == "before")
     for command in COMMANDS:
         program, *words = shlex.split(command)
         assert program == "tito"
@@ -115,7 +100,10 @@ def graded(repository, course, assignment, *options):
 def test_the_guide_has_what_the_test_follows():
     assert COMMANDS == ["tito course new-lesson 20_smoothing", "tito build 20_smoothing",
                         "tito course new-track noisy", "tito build noisy"]  # fmt: skip
-    assert len(PYTHON) == 3
+    assert [piece[:3] for piece in PIECES] == [
+        ("autograder/tracks.py", "before", "MEASURES"), ("autograder/tracks.py", "behind", "MEASURES"),
+        ("autograder/rules.py", "behind", "TRACKS"),
+    ]  # fmt: skip
 
 
 def test_a_twentieth_lesson(repository, course):

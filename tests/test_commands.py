@@ -133,6 +133,27 @@ def test_an_instructors_commands(tmp_path):
     assert (tmp_path / "leaderboard.html").is_file()
 
 
+def test_what_an_instructor_asks_too_early(tmp_path):
+    """One line each, which names the command that comes first; no bar of nothing."""
+    name = "11_embeddings"
+    (tmp_path / "source" / name).mkdir(parents=True)
+    shutil.copyfile(ROOT / "source" / name / f"{name}.ipynb", tmp_path / "source" / name / f"{name}.ipynb")
+    shutil.copyfile(ROOT / "nbgrader_config.py", tmp_path / "nbgrader_config.py")
+    tito = Program(tmp_path)
+    for words, says in (
+        (["grade", "--all"], "nothing is collected yet, run `tito collect"),
+        (["grade", name], f"run `tito collect {name}` first"),
+        (["feedback", name], f"no {name} is graded yet: run `tito grade {name}` first"),
+    ):
+        said = tito(*words, code=1)
+        assert says in said and len(said.splitlines()) == 1 and said.startswith("tito: "), said
+
+
+def test_the_program_is_called_tito_however_it_is_started():
+    done = subprocess.run([sys.executable, "-m", "tito", "init", "--help"], capture_output=True, text=True)
+    assert done.stdout.startswith("Usage: tito init ")
+
+
 def test_the_demo_and_the_build_say_what_they_do(tmp_path):
     """`make demo` runs the one, `make check` the other; both take minutes."""
     tito = Program(tmp_path)

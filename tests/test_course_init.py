@@ -73,7 +73,7 @@ def snapshot(folder):
 def test_a_course_is_complete(tito, bundle, tmp_path):
     added = init(tito, bundle, tmp_path / "dl-37", "--timezone", "Europe/Berlin")["added"]
     root = tmp_path / "dl-37"
-    assert "2 notebooks in source/" in added and "1 students in the gradebook" in added
+    assert "2 notebooks in source/" in added and "1 student in the gradebook" in added
     config = recording.nbgrader_config(Course.at(root))
     assert config.CourseDirectory.course_id == "dl-37"
     assert (
@@ -124,7 +124,7 @@ def test_again_it_adds_what_is_missing_and_overwrites_nothing(tito, bundle, tmp_
     more.write_text(f"id,first_name\n{ME},Somebody else\nkurt,Kurt\n")
     found = tito.json("course", "init", root, "--lessons", bundle, "--weeks", bundle / "tiny.toml",
                       "--students", more)  # fmt: skip
-    assert found["added"] == ["pseudonyms.csv", "1 students in the gradebook"]
+    assert found["added"] == ["pseudonyms.csv", "1 student in the gradebook"]
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
         assert {s.id: s.first_name for s in gradebook.students} == {ME: "Ada", "kurt": "Kurt"}
     left = snapshot(root)

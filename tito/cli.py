@@ -88,7 +88,7 @@ def init(
 def main() -> None:
     """Run the command line; a known error is one line on stderr and exit code 1."""
     try:
-        app()
+        app(prog_name="tito")  # by `python -m tito`, too
     except (TitoError, DataError, ExportError, SubmissionError, SandboxUnavailable, UnknownLevel) as error:
         print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)

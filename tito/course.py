@@ -55,7 +55,7 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
     said = nbgrader(root, "collect", assignment, "--update")
     refused = [line[line.index(REFUSED) :] for line in said.splitlines() if REFUSED in line]
     students = Course.at(root).students(assignment)
-    text = "\n".join([f"{assignment}: {len(students)} submissions", *refused])
+    text = "\n".join([f"{assignment}: {counted(len(students), 'submission')}", *refused])
     _say(as_json, {"assignment": assignment, "students": students, "refused": refused}, text)
 
 
@@ -95,6 +95,8 @@ def grade(
         _replay(place, *replay, level or sandbox.best_level(), dataset, as_json)
         return
     names = place.collected() if everything else list(assignments or ())
+    if everything and not names:
+        raise TitoError("nothing to grade: nothing is collected yet, run `tito collect 01_tensor` first")
     if not names:
         raise TitoError("nothing to grade: name assignments, such as `tito grade 05_autograd`, or use --all")
     chosen = sandbox.require(level) if level else sandbox.best_level()
@@ -232,7 +234,7 @@ def _progress(as_json: bool) -> Iterator[Any]:
         return
     from tqdm import tqdm
 
-    with tqdm(unit="submission", dynamic_ncols=True, file=sys.stderr, smoothing=0.1) as bar:
+    with tqdm(unit="submission", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, delay=0.5) as bar:
 
         def show(event: dict[str, Any]) -> None:
             bar.total = event["total"]
@@ -259,7 +261,7 @@ def feedback(
     pages = give_feedback(root, assignment)
     if publish:
         nbgrader(root, "release_feedback", assignment)
-    _say(as_json, {"pages": list(map(str, pages))}, f"{len(pages)} pages in {root / 'feedback'}")
+    _say(as_json, {"pages": list(map(str, pages))}, f"{counted(len(pages), 'page')} in {root / 'feedback'}")
 
 
 # ---- what the commands and the demo share
@@ -298,10 +300,17 @@ def generate(root: Path, assignment: str) -> None:
     _convert(GenerateAssignment, root, assignment)
 
 
+def counted(number: int, word: str) -> str:
+    """A number and its word: 1 submission, 2 submissions."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def give_feedback(root: Path, assignment: str) -> list[Path]:
     """nbgrader's generate_feedback, in this process; returns the pages. Raises TitoError."""
     from nbgrader.converters import GenerateFeedback
 
+    if not any((root / "autograded").glob(f"*/{assignment}")):
+        raise TitoError(f"no {assignment} is graded yet: run `tito grade {assignment}` first")
     _convert(GenerateFeedback, root, assignment)
     return sorted((root / "feedback").glob(f"*/{assignment}/*.html"))
 

@@ -139,8 +139,8 @@ def _gradebook(root: Path, wish: Wish) -> list[str]:
             for person in people:
                 about = {field: text for field, text in vars(person).items() if field != "id" and text}
                 gradebook.update_or_create_student(person.id, **about)
-    found = {"assignments": len(new), "students": len(people)}
-    return [f"{count} {what} in the gradebook" for what, count in found.items() if count]
+    found = {"assignment": len(new), "student": len(people)}
+    return [f"{n} {what}{'s' * (n > 1)} in the gradebook" for what, n in found.items() if n]
 
 
 def _deadlines(wish: Wish) -> str:

@@ -70,6 +70,48 @@ def test_search_finds_a_page_and_leads_there(page, book, shots):
     assert "Acceleration" in page.locator("h1").inner_text()
 
 
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("late days", "instructor/index.html"),
+        ("conv2d slow", "lessons/09_spatial.html"),
+        ("submit", "student/index.html"),
+        ("seed", "api/tensor.html"),
+        ("nan loss", "student/troubles.html"),
+        ("restore notebook", "student/index.html"),
+        ("feedback", "student/index.html"),
+        ("Canvas csv", "instructor/grades.html"),
+        ("memory limit", "student/troubles.html"),
+        ("kv cache", "lessons/17_memoization.html"),
+    ],
+)
+def test_what_people_type_leads_to_a_page_for_people(page, book, query, wanted):
+    """The page is among the first three that the search finds."""
+    page.goto((book / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
+    page.wait_for_function("document.querySelectorAll('#search-results li').length > 0")
+    page.wait_for_timeout(500)  # results are drawn one after the other
+    found = page.evaluate(
+        "[...document.querySelectorAll('#search-results li a')]"
+        ".map(link => link.getAttribute('href').split(/[?#]/)[0])"
+    )
+    assert wanted in list(dict.fromkeys(found))[:3], found[:6]
+
+
+@pytest.mark.parametrize("width", [960, 1140, 1141, 1280])
+def test_the_navigation_is_one_row(page, book, shots, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto((book / "student" / "index.html").as_uri())
+    shots(page, f"book-{width}")
+    tops = page.evaluate(
+        "[...document.querySelectorAll('.bd-navbar-elements, .navbar-header-items .search-button-field')]"
+        ".filter(e => e.offsetWidth).map(e => e.getBoundingClientRect())"
+        ".map(box => [box.top + box.height / 2, box.right])"
+    )
+    (menu, _), (search, right) = tops
+    assert abs(menu - search) < 12 and right < width, tops
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_search_says_when_nothing_is_found(page, book):
     page.goto((book / "search.html").as_uri() + "?q=xylophone")
     page.get_by_text("did not match any documents").wait_for()

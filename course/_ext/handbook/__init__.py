@@ -5,6 +5,7 @@ course.py      what the lessons hold: points, checkpoints, names, and who import
 charts.py      the map of lessons as an accessible SVG
 console.py     {console}: commands that run while the page is built; {not-run}: those that cannot
 scratch.py     the folders in which they run
+commands.py    {commands}: every command with its --help
 messages.py    {message}: an error message, checked against the source that prints it
 scoring.py     rules, worked examples and the calculator, from autograder.rules and autograder.scores
 links.py       every link of the built pages, checked when the build ends
@@ -12,11 +13,11 @@ links.py       every link of the built pages, checked when the build ends
 
 from typing import Any
 
-from . import console, docstrings, links, messages, pages, scoring
+from . import commands, console, docstrings, links, messages, pages, scoring
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Register everything with Sphinx."""
-    for part in (pages, console, messages, scoring, docstrings, links):
+    for part in (pages, console, commands, messages, scoring, docstrings, links):
         part.setup(app)
-    return {"parallel_read_safe": False, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,12 +4,23 @@
     :in: course            where: `empty` (a fresh home folder, the default) or a folder that scratch.py makes
     :exit: 1               what the last command must return; all others return 0
     :lines: 8              show so many lines of each output, and say how many more there are
+    :last: 1               with `lines`: show so many lines of the end, too
     :columns: 90           cut lines that are longer
+    :after: solve 01_tensor    a step of scratch.py that is done before, and said above the block
+    :opens: lab formgrader     the last command is a server: these pages must answer, then it is ended
     tito module complete 01
     ```
 
-The commands of one page run in one folder, one after the other, each as a line of bash. An unexpected exit
-code ends the build. The home folder is shown as ~; nothing else of the output is changed.
+The commands of one page run in one folder, one after the other, each as a line of bash that inherits the
+exported variables of the line before. An unexpected exit code ends the build. The home folder is shown as ~;
+nothing else of the output is changed.
+
+{goes-into} is a piece of a file: it is put there, before or behind the line that starts so.
+
+    ```{goes-into} autograder/rules.py
+    :behind: TRACKS
+    "noisy": ...
+    ```
 """
 
 from __future__ import annotations
@@ -17,8 +28,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +48,30 @@ from sphinx.util.docutils import SphinxDirective
 from . import scratch
 
 SECONDS = 240
+SERVER_SECONDS = 60
+_ADDRESS = re.compile(r"(?P<root>http://(?:localhost|127\.0\.0\.1):\d+)(?P<path>/\S*)\?token=(?P<token>\w+)")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _log = logging.getLogger(__name__)
 
 
 class Place:
-    """The scratch folder of one page, and where in it the next command runs."""
+    """The scratch folder of one page, and where in it, with which variables, the next command runs."""
 
-    def __init__(self, kind: str):
-        self.home = scratch.new(kind)
+    def __init__(self, kind: str, folder: str | None = None):
+        self.kind = kind
+        self.home = scratch.new(kind, folder)
         self.cwd = self.home / scratch.START.get(kind, "")
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a line of bash; the exit code, and what it printed with the folder's name replaced by ~."""
-        left = self.home / ".cwd"
-        script = f"{command}\ncode=$?; pwd > {left}; exit $code"
+        left, kept = self.home / ".cwd", self.home / ".exported"
+        script = f"{command}\ncode=$?; pwd > {left}; export -p > {kept}; exit $code"
+        if kept.is_file():
+            script = f". {kept}\n{script}"
         try:
             done = subprocess.run(
-                ["bash", "-c", script], cwd=self.cwd, env=environment(self.home), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                ["bash", "-c", script], cwd=self.cwd, env=environment(self.home, self.kind),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 timeout=SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -61,6 +83,64 @@ class Place:
             left.unlink()
         return done.returncode, shown(done.stdout.decode(errors="replace"), self.home)
 
+    def serve(self, command: str, pages: Sequence[str]) -> tuple[str, str]:
+        """Start a Jupyter server until each of its pages answers, then end it as Ctrl-C does.
+
+        Returns what it printed before its log began, and its address without the token. Raises
+        ExtensionError where it gives no address in time, or a page of it does not answer.
+        """
+        kept, log = self.home / ".exported", self.home / ".server.log"
+        script = f". {kept}\n{command}" if kept.is_file() else command
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                ["bash", "-c", script], cwd=self.cwd, env=environment(self.home, self.kind),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            found = self._address(process, command, log)
+            for page in pages:
+                _answers(f"{found['root']}/{page}?token={found['token']}", command)
+        finally:
+            end(process)
+        said = log.read_text(errors="replace").splitlines()
+        before = next((i for i, line in enumerate(said) if line.startswith("[")), len(said))
+        return shown("\n".join(said[:before]), self.home), f"{found['root']}{found['path']}"
+
+    def _address(self, process: subprocess.Popen[bytes], command: str, log: Path) -> dict[str, str]:
+        give_up = time.monotonic() + SERVER_SECONDS
+        while time.monotonic() < give_up and process.poll() is None:
+            if found := _ADDRESS.search(log.read_text(errors="replace")):
+                return found.groupdict()
+            time.sleep(0.1)
+        said = shown(log.read_text(errors="replace"), self.home)
+        how = "ended" if process.poll() is not None else f"ran for {SERVER_SECONDS} s"
+        raise ExtensionError(f"console: `{command}` {how} and gave no address:\n{said}")
+
+
+def _answers(address: str, command: str) -> None:
+    """Raises ExtensionError unless the page answers with 200; no proxy is asked."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(address, timeout=SERVER_SECONDS) as answer:
+            answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        page = address.partition("?")[0]
+        raise ExtensionError(f"console: `{command}`: {page} does not answer: {error}") from error
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it has started: by Ctrl-C, and by force where that does not help."""
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(10)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    process.wait()
+
 
 def shown(text: str, home: Path) -> str:
     """Output as a terminal leaves it: bars redrawn in place, colours off, the home folder as ~."""
@@ -70,34 +150,44 @@ def shown(text: str, home: Path) -> str:
     return "\n".join(lines).strip("\n")
 
 
-def environment(home: Path) -> dict[str, str]:
-    """What the commands see: this repository's tito, a home of their own, and nothing of this process's."""
+def environment(home: Path, kind: str = "empty") -> dict[str, str]:
+    """What the commands see: a tito, a home of their own, and nothing of this process's.
+
+    tito is this repository's, or that of a copy in the home folder; `wheel` has none until it is installed,
+    only the program of a package that pip finds here already.
+    """
     bin_folder = home / ".bin"
     if not bin_folder.is_dir():
         bin_folder.mkdir()
-        tito = bin_folder / "tito"
-        tito.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tito "$@"\n')
-        python = bin_folder / "python"  # no link: a virtual environment is known by where its python lies
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o755)
-        tito.chmod(0o755)
+        python, folder = f'"{sys.executable}"', Path(sys.executable).parent
+        programs = {"python": python, "python3": python}
+        programs |= {"ruff": f'"{folder / "ruff"}"'} if kind == "wheel" else {"tito": f"{python} -m tito"}
+        for name, words in programs.items():  # no links: a virtual environment is known by where python lies
+            (bin_folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            (bin_folder / name).chmod(0o755)
+    here = str(Path(sys.executable).parent)
+    ours = [] if kind == "wheel" else [here]  # jupyter and nbgrader; tito is there, too
+    others = [path for path in os.environ["PATH"].split(os.pathsep) if path != here]
     kept = {key: os.environ[key] for key in ("LANG", "TMPDIR", "TINYTORCH_DATA") if key in os.environ}
     return {
         **kept,
         "HOME": str(home),
         "USER": "ada",
         "LOGNAME": "ada",
-        "PATH": f"{bin_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(bin_folder), *ours, *others]),
         "PYTHONPATH": str(scratch.ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "COLUMNS": "100",
+        "COLUMNS": "74",
         "TERM": "dumb",
         "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": "2",
+        "BROWSER": "true",  # JupyterLab starts this program in place of a browser
+        **scratch.variables(home, kind),
     }
 
 
 _places: dict[str, Place] = {}
+_room: str | None = None  # the folder of all places: pages may be read by several processes, one clears up
 
 
 class Console(SphinxDirective):
@@ -108,17 +198,15 @@ class Console(SphinxDirective):
         "in": directives.unchanged,
         "exit": directives.nonnegative_int,
         "lines": directives.positive_int,
+        "last": directives.positive_int,
         "columns": directives.positive_int,
         "after": directives.unchanged,
+        "opens": directives.unchanged,
     }
 
     def run(self) -> list[nodes.Node]:
-        page = self.env.docname
-        if page not in _places or "in" in self.options:
-            _forget(page)
-            _places[page] = Place(self.options.get("in", "empty"))
-        place = _places[page]
-        notes = []
+        place = _place(self.env.docname, self.options.get("in"))
+        notes, afterwards = [], []
         for step in filter(None, map(str.strip, self.options.get("after", "").split(";"))):
             notes.append(scratch.step(place.home, step))
         commands = "\n".join(self.content).replace("\\\n", "").splitlines()
@@ -128,27 +216,63 @@ class Console(SphinxDirective):
         )  # raw source that differs: not highlighted
         for i, command in enumerate(commands):
             _log.info("console: %s", command)
-            code, text = place.run(command)
-            wanted = self.options.get("exit", 0) if i == len(commands) - 1 else 0
-            if code != wanted:
-                raise self.error(f"`{command}` returned {code}, not {wanted}:\n{text}")
+            last = i == len(commands) - 1
+            if last and "opens" in self.options:
+                pages = self.options["opens"].split()
+                text, address = place.serve(command, pages)
+                text = f"{text}\n{address}".strip()
+                afterwards.append(
+                    "When this page was built, a program that does nothing stood in for the browser; "
+                    f"{' and '.join(f'`{page}`' for page in pages)} answered, and the server was ended."
+                )
+            else:
+                code, text = place.run(command)
+                wanted = self.options.get("exit", 0) if last else 0
+                if code != wanted:
+                    raise self.error(f"`{command}` returned {code}, not {wanted}:\n{text}")
             block += nodes.strong("", f"$ {command}")
             block += nodes.Text("\n" + (self._cut(text) + "\n" if text else ""))
-        said = []
+        return [*self._said(notes), block, *self._said(afterwards)]
+
+    def _said(self, notes: Sequence[str]) -> list[nodes.Node]:
+        said: list[nodes.Node] = []
         for note in notes:
             said += self.parse_text_to_nodes(f"*{note}*")
             said[-1]["classes"].append("book-note")
-        return [*said, block]
+        return said
 
     def _cut(self, text: str) -> str:
         columns = self.options.get("columns", 0)
         lines = text.splitlines()
         if columns:
             lines = [line if len(line) <= columns else line[: columns - 1] + "…" for line in lines]
-        most = self.options.get("lines", len(lines))
-        if len(lines) > most:
-            lines = [*lines[:most], f"… and {len(lines) - most} more lines"]
+        first, last = self.options.get("lines", len(lines)), self.options.get("last", 0)
+        if (hidden := len(lines) - first - last) > 0:
+            more = f"… and {hidden} more line{'s' * (hidden > 1)}"
+            lines = [*lines[:first], more, *lines[len(lines) - last :]]
         return "\n".join(lines)
+
+
+class GoesInto(SphinxDirective):
+    """A piece of a file: put there in the page's folder, and shown with its place."""
+
+    has_content = True
+    required_arguments = 1
+    option_spec = {"before": directives.unchanged, "behind": directives.unchanged, "in": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        place = _place(self.env.docname, self.options.get("in"))
+        file, text = self.arguments[0], "\n".join(self.content)
+        before = "before" in self.options
+        line = self.options["before" if before else "behind"]
+        try:
+            scratch.insert(place.cwd / file, line, text + "\n", before=before)
+        except ValueError as error:
+            raise self.error(str(error)) from error
+        where = f"*In `{file}`, {'above' if before else 'under'} the line that begins with `{line}`:*"
+        said = self.parse_text_to_nodes(where)
+        said[-1]["classes"].append("book-note")
+        return [*said, nodes.literal_block(text, text, language="python")]
 
 
 class NotRun(SphinxDirective):
@@ -168,18 +292,34 @@ class NotRun(SphinxDirective):
         return [block, note]
 
 
+def _place(page: str, kind: str | None) -> Place:
+    """The folder of a page: the one it has, or a new one where it asks for a kind or has none."""
+    if page not in _places or kind is not None:
+        _forget(page)
+        _places[page] = Place(kind or "empty", _room)
+    return _places[page]
+
+
 def _forget(page: str) -> None:
     if page in _places:
         shutil.rmtree(_places.pop(page).home, ignore_errors=True)
 
 
+def _open(app: Any) -> None:
+    global _room
+    _room = tempfile.mkdtemp(prefix="handbook-")
+
+
 def _clean(app: Any, exception: Exception | None) -> None:
-    for page in list(_places):
-        _forget(page)
+    _places.clear()
+    if _room is not None:
+        shutil.rmtree(_room, ignore_errors=True)
 
 
 def setup(app: Any) -> None:
-    """Register the two directives."""
+    """Register the directives."""
     app.add_directive("console", Console)
+    app.add_directive("goes-into", GoesInto)
     app.add_directive("not-run", NotRun)
+    app.connect("builder-inited", _open)
     app.connect("build-finished", _clean)

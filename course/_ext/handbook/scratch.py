@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import sysconfig
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[3]
-START = {"course": "course"}  # where in the home folder the first command runs
+START = {"course": "course", "repository": "repository"}  # where in the home folder the first command runs
+# what `tito build`, `tito course new-…` and the wrong solutions of tests/mutants need of the repository
+COPIED = (
+    "autograder", "tito", "modules", "olympics_notebooks", "source", "release", "tinytorch",
+    "nbgrader_config.py", "tests/mutants", "course/schedules", "course/entries/vision",
+    "course/leaderboard.ipynb",
+)  # fmt: skip
 _CONFIG = """c = get_config()
 c.CourseDirectory.course_id = "olympics"
 c.CourseDirectory.root = {root!r}
@@ -22,20 +32,89 @@ configure(c)
 """
 
 
-def new(kind: str) -> Path:
-    """A fresh home folder; `course` has a small course in it. Raises ValueError for another kind."""
-    home = Path(tempfile.mkdtemp(prefix="handbook-"))
-    if kind == "course":
-        _course(home)
-    elif kind != "empty":
-        raise ValueError(f"console: in {kind}: expected empty or course")
+def new(kind: str, folder: str | None = None) -> Path:
+    """A fresh home folder with what the kind says in it. Raises ValueError for another kind.
+
+    folder: where it is made, in place of the folder for temporary files.
+    empty, nothing; course, a small course; repository, a copy of this one; wheel, the file that students get,
+    with the packages that it needs within reach of pip.
+    """
+    kinds = {"empty": None, "course": _course, "repository": copy_repository, "wheel": _wheel}
+    if kind not in kinds:
+        raise ValueError(f"console: in {kind}: expected one of {', '.join(kinds)}")
+    home = Path(tempfile.mkdtemp(prefix="handbook-", dir=folder))
+    settings = home / ".jupyter" / "jupyter_server_config.json"
+    settings.parent.mkdir()
+    settings.write_text('{"ServerApp": {"allow_root": true}}')  # books are built in containers, too
+    if (fill := kinds[kind]) is not None:
+        fill(home)
     return home
+
+
+def variables(home: Path, kind: str) -> dict[str, str]:
+    """The environment variables in which a kind differs from the others."""
+    if kind == "repository":
+        return {"PYTHONPATH": str(home / "repository")}
+    if kind == "wheel":
+        prefix = Path(sys.prefix)
+        return {
+            "PYTHONPATH": str(home / ".packages"),
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "JUPYTERLAB_DIR": str(prefix / "share" / "jupyter" / "lab"),
+            "JUPYTER_PATH": str(prefix / "share" / "jupyter"),
+            "JUPYTER_CONFIG_PATH": str(prefix / "etc" / "jupyter"),
+        }
+    return {}
+
+
+def copy_repository(home: Path) -> None:
+    """The parts of this repository that building and grading need, as home/repository."""
+    for name in COPIED:
+        target = home / "repository" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(ROOT / name, target)
+
+
+def insert(path: Path, line: str, text: str, *, before: bool) -> None:
+    """Put text before, and two blank lines after it, or behind the one line that begins so.
+
+    Raises ValueError where there is not one such line.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    at = [k for k, found in enumerate(lines) if found.startswith(line)]
+    if len(at) != 1:
+        raise ValueError(f"{path.name} has {len(at)} lines that begin with {line!r}: expected one")
+    lines.insert(at[0] + (not before), text + "\n\n" * before)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _wheel(home: Path) -> None:
+    """The course's wheel, and links to this environment's packages without the course itself.
+
+    pip finds them there by PYTHONPATH, so that it has nothing to fetch.
+    """
+    from tito import bundle
+
+    bundle.build_wheel(ROOT, home)
+    (home / ".packages").mkdir()
+    for folder in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
+        for path in Path(folder).iterdir():
+            ours = path.name.startswith(("torch_olympics", "__editable__", "pip", "setuptools"))
+            if not ours and path.suffix != ".pth" and path.name != "__pycache__":
+                os.symlink(path, home / ".packages" / path.name)
 
 
 def step(home: Path, words: str) -> str:
     """Do one named step in a page's folder; returns the sentence that the page then shows."""
     name, *arguments = words.split()
-    steps = {"solve": _solve, "only": _only, "half": _half, "hand-in": _hand_in, "file": _file}
+    steps = {
+        "solve": _solve, "only": _only, "half": _half, "entry": _entry, "hand-in": _hand_in,
+        "submit": _submit, "file": _file,
+    }  # fmt: skip
     if name not in steps:
         raise ValueError(f"console: after {name}: expected one of {', '.join(steps)}")
     return steps[name](home, *arguments)
@@ -64,6 +143,34 @@ def _half(home: Path, lesson: str, grade_id: str) -> str:
     notebook = home / "my_olympics" / lesson / f"{lesson}.ipynb"
     _leave_open(notebook, lesson, grade_id)
     return f"For this page everything but the exercise `{grade_id}` has been solved."
+
+
+def _entry(home: Path, track: str) -> str:
+    """The course's own entry of a track, with the package that it runs on."""
+    workspace = home / "my_olympics"
+    shutil.copytree(ROOT / "tinytorch", workspace / "tinytorch", dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+    for path in (ROOT / "course" / "entries" / track).iterdir():
+        if path.name in ("model.safetensors", "tokenizer.json", "training.json", "network.py"):
+            shutil.copyfile(path, workspace / track / path.name)
+    return f"For this page the course's own package and {track} entry were put in place of a student's."
+
+
+def _submit(home: Path, course: str, lesson: str, *students: str) -> str:
+    """Submissions in the exchange, as nbgrader's submit lays them out: student+assignment+time+random."""
+    root = home / course
+    with (root / "nbgrader_config.py").open("a") as settings:
+        settings.write("\nc.ExchangeCollect.check_owner = False\n")
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    for student in students:
+        folder = root / "exchange" / course / "inbound" / f"{student}+{lesson}+{stamp}+handbook"
+        folder.mkdir()
+        (folder / "timestamp.txt").write_text(stamp)
+        shutil.copyfile(ROOT / "source" / lesson / f"{lesson}.ipynb", folder / f"{lesson}.ipynb")
+    return (
+        f"For this page {' and '.join(students)} have submitted the course's own solution, both from the one "
+        "account of this machine: so `c.ExchangeCollect.check_owner = False` was set."
+    )
 
 
 def _hand_in(home: Path, lesson: str) -> str:
