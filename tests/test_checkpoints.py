@@ -73,7 +73,8 @@ def test_under_each_check_stands_how_it_went(ws: Workspace) -> None:
         assert said(found) == (
             "✗ Not yet 0 of 2 points · test-double\n"
             "  NameError: name 'double' is not defined\n"
-            "  look at: cell double, which has not run in this kernel yet: run it"
+            "  look at: cell double, which has not run in this kernel yet: "
+            "run it, or Run > Run All Above Selected Cell"
         )
         found = run(at, ws, "double", "test-double")
         assert said(found) == "○ Open 0 of 2 points · test-double\n  not solved yet: cell double"
@@ -239,6 +240,26 @@ def test_points_of_a_track_cell() -> None:
         "◐ In part 7.5 of 20 points · speed",
         "✗ Not yet 0 of 20 points · speed",
     ]
+
+
+def test_a_name_that_is_missing_is_looked_for_in_every_cell_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart `np` was said to be in the solution cell that the check uses; it is in the imports."""
+    cells = [
+        checkpoints.Cell("a", "#| export\nimport numpy as np", {"grade_id": "imports"}),
+        checkpoints.Cell("b", "def one(x):\n    return x", {"solution": True, "grade_id": "one"}),
+        checkpoints.Cell("c", "x = one(3)\nprint(x)", {}),
+        checkpoints.Cell(
+            "d", "assert one(np.ones(x)) == 3", {"grade": True, "grade_id": "test", "points": 1}
+        ),
+    ]
+    again = ", which has not run in this kernel yet: run it, or Run > Run All Above Selected Cell"
+    monkeypatch.setattr(notebook, "latest", {"b": cells[1].source})
+    for name, where in (("np", "imports"), ("x", "x = one(3)")):
+        found = checkpoints.hint(cells[3], cells, NameError(f"name {name!r} is not defined", name=name))
+        assert found and found.text == f"cell {where}{again}"
+    monkeypatch.setattr(notebook, "latest", {cell.id: cell.source for cell in cells})
+    found = checkpoints.hint(cells[3], cells, NameError("name 'np' is not defined", name="np"))
+    assert found and found.text == "cell one, run it again"
 
 
 def test_the_hint_is_where_the_error_was_raised(monkeypatch: pytest.MonkeyPatch) -> None:

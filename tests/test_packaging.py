@@ -45,10 +45,10 @@ def test_locks_pin_every_dependency_with_hashes_and_without_addresses():
 @pytest.mark.parametrize("python", ["3.11", "3.14"])
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system[2])
 def test_what_students_install_is_whole_on_every_system(system, python):
-    """pip runs without dependencies there: what a package asks for on Windows alone must be pinned, too."""
+    """pip installs without dependencies: what a package asks for on Windows alone must be pinned, too."""
     names = dict(zip(("sys_platform", "os_name", "platform_system"), system, strict=True))
-    here = names | {"python_version": python, "python_full_version": f"{python}.0", "extra": "",
-                    "implementation_name": "cpython", "platform_python_implementation": "CPython"}  # fmt: skip
+    here = names | {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
+    here |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
     text = (ROOT / "requirements" / "run.txt").read_text()
     pins = {}
     found = re.findall(r"^(\S+==[^\\\n]+?) \\$", text, re.M)

@@ -134,6 +134,8 @@ def test_lab_makes_the_workspace_it_opens(
     config = Path(env["JUPYTER_CONFIG_PATH"].split(":")[0])
     defaults = json.loads((config / "labconfig" / "default_setting_overrides.json").read_text())
     assert defaults["@jupyterlab/docmanager-extension:plugin"]["autosaveInterval"] == 15
+    hidden = json.loads((config / "labconfig" / "page_config.json").read_text())["disabledExtensions"]
+    assert hidden["@jupyter/nbgrader:create-assignment"] and "@jupyter/nbgrader:assignment-list" not in hidden
     # relative paths are made absolute, and the student's package is found by the workspace alone
     assert str(tmp_path) in env["PYTHONPATH"].split(":") and "TITO_TINYTORCH" not in env
     monkeypatch.chdir(root / "01_tensor")

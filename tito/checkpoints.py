@@ -11,6 +11,7 @@ import ast
 import json
 import os
 import re
+import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return str(self.about.get("grade_id", self.id))
+        """Its grade_id; a cell without one is called by its first line."""
+        return str(self.about.get("grade_id") or self.source.partition("\n")[0][:40] or self.id)
 
 
 def watch(shell: Any) -> None:
@@ -164,9 +166,12 @@ class Hint:
 
 
 def hint(cell: Cell, cells: list[Cell], error: BaseException) -> Hint | None:
-    """The solution cell behind an error: where it was raised, else the first that the failed line uses."""
+    """The cell behind an error: one that has not run and binds the missing name, else a solution cell.
+
+    Of the solution cells it is the one that raised, else the first that the failed line uses.
+    """
     solutions = [found for found in cells if found.solution]
-    raised = _raised_in(error, solutions)
+    raised = _not_run(cell, cells, error) or _raised_in(error, solutions)
     if raised is None and isinstance(error, NameError) and error.name:
         raised = next((found for found in solutions if error.name in _definitions(found.source)), None)
     if raised is None:
@@ -177,10 +182,19 @@ def hint(cell: Cell, cells: list[Cell], error: BaseException) -> Hint | None:
         raised = _nearest(cell, cells, near)
     more = ""
     if raised.id not in notebook.latest:
-        more = ", which has not run in this kernel yet: run it"
+        more = ", which has not run in this kernel yet: run it, or Run > Run All Above Selected Cell"
     elif isinstance(error, NameError):
         more = ", run it again"
     return Hint(f"cell {raised.name}{more}", f"cell {boxes.cell_link(raised.id, raised.name)}{more}")
+
+
+def _not_run(cell: Cell, cells: list[Cell], error: BaseException) -> Cell | None:
+    """The last cell above that binds the missing name, where it has not run since the kernel started."""
+    if not isinstance(error, NameError) or not error.name:
+        return None
+    above = cells[: next((i for i, found in enumerate(cells) if found.id == cell.id), len(cells))]
+    binding = [found for found in above if error.name in _bound(found.source)]
+    return binding[-1] if binding and binding[-1].id not in notebook.latest else None
 
 
 def _nearest(cell: Cell, cells: list[Cell], near: list[Cell]) -> Cell:
@@ -242,6 +256,15 @@ def _tree(source: str) -> ast.Module | None:
         return ast.parse(plain)
     except (SyntaxError, ValueError):
         return None
+
+
+def _bound(source: str) -> set[str]:
+    """Names that a cell binds for the cells below: imports, assignments, functions and classes."""
+    tree = _tree(source)
+    if tree is None:
+        return set()
+    symbols = symtable.symtable(ast.unparse(tree), "cell", "exec").get_symbols()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
 
 
 def _definitions(source: str) -> list[str]:

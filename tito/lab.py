@@ -34,6 +34,10 @@ DEFAULTS = {
     },
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+# parts of nbgrader for those who teach; a student's menu has the assignment list and Validate
+INSTRUCTORS = {
+    f"@jupyter/nbgrader:{part}": True for part in ("create-assignment", "course-list", "formgrader")
+}
 
 
 def lab(
@@ -89,10 +93,11 @@ def prepare(ws: workspace.Workspace) -> None:
         except TitoError as error:
             print(f"tito: {error}", file=sys.stderr)
     start.refresh(ws)
-    write_text(
-        config_folder(ws.root) / "labconfig" / "default_setting_overrides.json",
-        json.dumps(DEFAULTS, indent=1) + "\n",
-    )
+    for name, content in (
+        ("default_setting_overrides.json", DEFAULTS),
+        ("page_config.json", {"disabledExtensions": INSTRUCTORS}),
+    ):
+        write_text(config_folder(ws.root) / "labconfig" / name, json.dumps(content, indent=1) + "\n")
 
 
 def config_folder(root: Path) -> Path:

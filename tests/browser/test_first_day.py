@@ -36,6 +36,10 @@ def test_module_01_from_release_to_complete(page, shots, student, tito_lab, tmp_
     start = page.locator(".jp-MarkdownViewer, .jp-RenderedMarkdown").first
     expect(start).to_contain_text("not begun")
     shots(page, "day-1-start")
+    page.get_by_role("menuitem", name="Nbgrader", exact=True).click()  # what is for teachers is not in it
+    entries = page.locator(".lm-Menu-content .lm-Menu-item").filter(visible=True)
+    expect(entries).to_have_text(["Assignment List"])
+    page.keyboard.press("Escape")
 
     lesson = open_notebook(page, address, "01_tensor/01_tensor.ipynb")
     shots(page, "day-2-notebook")
