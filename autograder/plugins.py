@@ -80,7 +80,10 @@ class HideTests(NbGraderPreprocessor):  # type: ignore[misc]
 
 
 def lost_points(nb: NotebookNode) -> str:
-    """A table for the top of a feedback page: each check that lost points, and what it says; "" for none."""
+    """A list for the top of a feedback page: each check that lost points, and what it says; "" for none.
+
+    No table: nbconvert gives it no space between its columns.
+    """
     rows = []
     for cell in nb.cells:
         about = cell.metadata.get("nbgrader", {})
@@ -89,12 +92,12 @@ def lost_points(nb: NotebookNode) -> str:
             continue
         reason = reason_of(cell) or ("A person graded this." if utils.is_solution(cell) else "")
         text = re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", reason.replace("\n", " "))
-        rows.append(f"| {about['grade_id']} | {score:g} of {most:g} | {text} |")
+        rows.append(
+            f"- **{about['grade_id']}**, {score:g} of {most:g} points: {text or 'no reason was given'}"
+        )
     if not rows:
         return ""
-    return "\n".join(
-        ["## Where points were lost", "", "| check | points | what it says |", "|---|---|---|", *rows]
-    )
+    return "\n".join(["## Where points were lost", "", *rows])
 
 
 def _redact(output: NotebookNode, secret: set[str]) -> None:

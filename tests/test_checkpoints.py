@@ -151,6 +151,20 @@ def test_complete_shows_a_table_and_exports(ws: Workspace) -> None:
         assert "**1 of 2 lessons completed.** Next: go on with [Lesson 02](02_activations/" in page
 
 
+def test_what_comes_next(ws: Workspace) -> None:
+    """After the only lesson that was fetched came the tracks, which were not there either."""
+
+    def after(lesson: str) -> str:
+        report = {"exported": str(ws.package / "x.py"), "module": lesson, "notes": []}
+        return completing._after(ws, report, "12:00:00")[-1][1]
+
+    assert after("01_tensor") == "Next: 02_activations/02_activations.ipynb"
+    assert after("02_activations") == "Next: fetch the assignment that comes after it."
+    (ws.root / "vision").mkdir()
+    ws.notebook("vision").write_bytes(ws.notebook("01_tensor").read_bytes())
+    assert after("02_activations") == "Next: the tracks, on the start page."
+
+
 def test_a_notebook_that_is_being_written_is_waited_for(ws: Workspace) -> None:
     """The file was looked at while JupyterLab wrote it, and every cell was said not to be in it."""
     file = ws.notebook("01_tensor")

@@ -133,9 +133,9 @@ def test_feedback_hides_hidden_tests(course, graded):
         assert "secret_number" not in text and "HIDDEN" not in text and "<script>alert" not in text
     ben = (course.root / "feedback" / "ben" / "01_tiny" / "01_tiny.html").read_text(encoding="utf-8")
     assert "a larger number fails, look at f" in ben
-    assert "Where points were lost" in ben and "0 of 3" in ben
+    assert "Where points were lost" in ben and "</strong>, 0 of 3 points: " in ben
     ada = (course.root / "feedback" / "ada" / "01_tiny" / "01_tiny.html").read_text(encoding="utf-8")
-    assert "test-hidden</td>" not in ada
+    assert "test-hidden</strong>" not in ada
 
 
 def test_graded_once_is_graded(course, graded, monkeypatch):

@@ -223,6 +223,7 @@ def _after(ws: Workspace, report: dict[str, Any], saved: str) -> list[tuple[str,
     names = ws.modules()
     later = names[names.index(report["module"]) + 1 :]
     if not later:
-        return [(escape(line), line), ("Next: the tracks, on the start page.",) * 2]
+        there = "the tracks, on the start page" if ws.tracks() else "fetch the assignment that comes after it"
+        return [(escape(line), line), (f"Next: {there}.",) * 2]
     link = f'<a href="../{later[0]}/{later[0]}.ipynb">{escape(later[0])}</a>'
     return [(escape(line), line), (f"<b>Next: {link}</b>", f"Next: {later[0]}/{later[0]}.ipynb")]

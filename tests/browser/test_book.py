@@ -109,6 +109,11 @@ def test_the_navigation_is_one_row(page, book, shots, width):
     )
     (menu, _), (search, right) = tops
     assert abs(menu - search) < 12 and right < width, tops
+    links = page.locator(".bd-header ul.bd-navbar-elements > li").filter(visible=True)
+    middles = links.evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(b => b.top + b.height / 2)"
+    )
+    assert len(middles) == 8 and max(middles) - min(middles) < 4, "More stood below the others at 960 pixels"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
