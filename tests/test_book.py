@@ -49,7 +49,7 @@ def test_every_block_of_code_is_run_or_says_why_not(page):
 def test_few_commands_are_not_run_and_each_says_why():
     found = [line for page in WRITTEN for line in page.read_text().splitlines() if "{not-run}" in line]
     reasons = [line.partition("{not-run}")[2].strip() for line in found if line.startswith("```")]
-    assert 0 < len(reasons) <= 4 and all(len(reason) > 8 for reason in reasons)
+    assert 0 < len(reasons) <= 5 and all(len(reason) > 8 for reason in reasons)
 
 
 # ---- lessons
