@@ -20,6 +20,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from autograder import schedule as plans
 from autograder.files import write_text
 from autograder.roster import Person
+from tito.course import counted
 from tito.notebook import TitoError
 from tito.workspace import repository
 
@@ -140,7 +141,7 @@ def _gradebook(root: Path, wish: Wish) -> list[str]:
                 about = {field: text for field, text in vars(person).items() if field != "id" and text}
                 gradebook.update_or_create_student(person.id, **about)
     found = {"assignment": len(new), "student": len(people)}
-    return [f"{n} {what}{'s' * (n > 1)} in the gradebook" for what, n in found.items() if n]
+    return [f"{counted(number, what)} in the gradebook" for what, number in found.items() if number]
 
 
 def _deadlines(wish: Wish) -> str:

@@ -23,7 +23,6 @@ STATE.mkdir(exist_ok=True)
 STATE.chmod(0o700)
 # JupyterHub lets no page be framed, and formgrader's menu entry would show one: it is opened by its address.
 NOT_SHOWN = {"@jupyter/nbgrader:formgrader": True, "@jupyter/nbgrader:course-list": True}
-FOR_INSTRUCTORS = {"@jupyter/nbgrader:create-assignment": True}
 NOT_SERVED = {"nbgrader.server_extensions.formgrader": False, "nbgrader.server_extensions.course_list": False}
 FILES = {
     "all/nbgrader_config.py": (
@@ -34,7 +33,7 @@ FILES = {
     ),
     "all/labconfig/default_setting_overrides.json": json.dumps(lab.DEFAULTS),
     "all/labconfig/page_config.json": json.dumps({"disabledExtensions": NOT_SHOWN}),
-    "students/labconfig/page_config.json": json.dumps({"disabledExtensions": FOR_INSTRUCTORS}),
+    "students/labconfig/page_config.json": json.dumps({"disabledExtensions": lab.INSTRUCTORS}),
     "students/jupyter_server_config.json": json.dumps({"ServerApp": {"jpserver_extensions": NOT_SERVED}}),
 }
 for name, text in FILES.items():

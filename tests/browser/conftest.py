@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.lab import free_port
+from tests.browser.lab import expose, free_port, started
 from tito import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +102,8 @@ def tito_lab(student: Path, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Starts `tito lab` on a workspace, as a student with a home of their own; gives the address to open."""
     running: list[subprocess.Popen[bytes]] = []
     home = tmp_path / "home"
-    (home / ".jupyter").mkdir(parents=True)
-    # the tests ask JupyterLab itself which cell is where: the page's HTML holds only the cells in sight
-    (home / ".jupyter" / "jupyter_server_config.json").write_text(
-        '{"LabApp": {"expose_app_in_browser": true}}'
-    )
+    home.mkdir()
+    expose(home)
 
     def start(workspace: Path) -> str:
         port = free_port()
@@ -118,12 +114,7 @@ def tito_lab(student: Path, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         with log.open("wb") as out:
             running.append(subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT,
                                             start_new_session=True))  # fmt: skip
-        for _ in range(300):
-            if found := re.search(rf"http://(?:localhost|127\.0\.0\.1):{port}/\S*token=\w+", log.read_text()):
-                return found.group()
-            assert running[-1].poll() is None, log.read_text()
-            time.sleep(0.1)
-        raise AssertionError(f"tito lab did not start in 30 s: {log.read_text()}")
+        return started(running[-1], log, rf"http://(?:localhost|127\.0\.0\.1):{port}/\S*token=\w+")
 
     yield start
     for process in running:

@@ -6,8 +6,12 @@ everything that a student does is done by clicks and keys.
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, expect
@@ -20,6 +24,25 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def expose(home: Path) -> Path:
+    """Let a person's JupyterLab say which cell is where: the page holds only those in sight."""
+    folder = home / ".jupyter"
+    folder.mkdir(exist_ok=True)
+    (folder / "jupyter_server_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
+    return folder
+
+
+def started(process: subprocess.Popen[bytes], log: Path, pattern: str, seconds: float = 60) -> str:
+    """Wait until a server's log shows a pattern; gives what matched. Fails where it ends, or is late."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if found := re.search(pattern, log.read_text()):
+            return found.group()
+        assert process.poll() is None, f"the server ended: {log.read_text()}"
+        time.sleep(0.1)
+    raise AssertionError(f"the server did not start in {seconds:g} s: {log.read_text()}")
 
 
 class Notebook:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import nbformat
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from tests.browser.lab import free_port, open_notebook
+from tests.browser.lab import expose, free_port, open_notebook, started
 from tests.people import ROOT, Person, give, people, shared_folder
 
 pytestmark = pytest.mark.browser
@@ -27,10 +26,7 @@ LESSON, HAND = "01_tensor", "report"
 @contextmanager
 def server(person: Person, folder: Path) -> Iterator[str]:
     """JupyterLab of a person in a folder; gives the address with its token."""
-    config = person.home / ".jupyter"
-    config.mkdir(exist_ok=True)
-    (config / "jupyter_server_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
-    give(person, config)
+    give(person, expose(person.home))
     port, log = free_port(), person.home / "lab.log"
     words = ["-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}",
              "--IdentityProvider.token=secret",
@@ -39,11 +35,7 @@ def server(person: Person, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(person.command(*words), cwd=folder, stdout=out, stderr=subprocess.STDOUT,
                                    start_new_session=True)  # fmt: skip
     try:
-        for _ in range(600):
-            if "is running at" in log.read_text():
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
+        started(process, log, "is running at")
         yield f"http://127.0.0.1:{port}/lab?token=secret"
     finally:
         os.killpg(process.pid, signal.SIGTERM)

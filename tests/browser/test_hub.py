@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
 from tests.browser.conftest import WIDE
-from tests.browser.lab import Notebook, free_port, open_notebook
+from tests.browser.lab import Notebook, expose, free_port, open_notebook, started
 from tests.browser.test_class import agree, assignment, list_of_assignments, row
 from tests.browser.test_first_day import solutions
 from tests.people import ROOT, Person, give, passwords, people, root_command, shared_folder
@@ -40,10 +39,7 @@ def hub() -> Iterator[tuple[str, dict[str, Person]]]:
         passwords(house, PASSWORD, COURSE, [teacher, ada, berta], [eve])
         for person in (teacher, ada, berta):
             person.home.chmod(0o755)  # as Debian's useradd leaves it
-            own = person.home / ".jupyter"
-            own.mkdir()
-            (own / "jupyter_server_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
-            give(person, own)
+            give(person, expose(person.home))
         with running(house) as address:
             yield address, {person.name: person for person in (teacher, ada, berta, eve)}
 
@@ -61,13 +57,7 @@ def running(house: Path) -> Iterator[str]:
         process = subprocess.Popen(root_command(house, *words), cwd=place, stdout=out,
                                    stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
     try:
-        for _ in range(600):
-            if "JupyterHub is now running" in log.read_text():
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        else:
-            raise AssertionError(f"JupyterHub did not start in 60 s: {log.read_text()}")
+        started(process, log, "JupyterHub is now running")
         yield address
     finally:
         process.send_signal(signal.SIGTERM)  # it stops everybody's JupyterLab, and the proxy

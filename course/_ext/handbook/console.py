@@ -28,7 +28,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,8 @@ from docutils.parsers.rst import directives
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+from tito import notebook
 
 from . import scratch
 
@@ -101,7 +102,7 @@ class Place:
             for page in pages:
                 _answers(f"{found['root']}/{page}?token={found['token']}", command)
         finally:
-            end(process)
+            notebook.stop(process)
         said = log.read_text(errors="replace").splitlines()
         before = next((i for i, line in enumerate(said) if line.startswith("[")), len(said))
         return shown("\n".join(said[:before]), self.home), f"{found['root']}{found['path']}"
@@ -126,20 +127,6 @@ def _answers(address: str, command: str) -> None:
     except (urllib.error.URLError, OSError) as error:
         page = address.partition("?")[0]
         raise ExtensionError(f"console: `{command}`: {page} does not answer: {error}") from error
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it has started: by Ctrl-C, and by force where that does not help."""
-    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-            process.wait(10)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-        return
-    process.wait()
 
 
 def shown(text: str, home: Path) -> str:
