@@ -44,6 +44,7 @@ from autograder import (
     scores,
     staging,
 )
+from autograder.errors import OlympicsError
 
 SCHEMA = "torch-olympics/audit/1"
 SCRIPT = "train.py"
@@ -59,7 +60,7 @@ _GIVEN_FILES = ("model.safetensors", "network.py", staging.TOKENIZER)
 Progress = Callable[[float, str], None]
 
 
-class AuditError(Exception):
+class AuditError(OlympicsError):
     """The audit cannot be made as asked; the message is one line and says what to do."""
 
 

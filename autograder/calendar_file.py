@@ -14,7 +14,7 @@ from pathlib import Path
 from icalendar import Calendar, Event
 
 from autograder import files
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from autograder.schedule import Plan
 
 MOMENT = datetime.timedelta(minutes=15)  # what an event takes up in a calendar: it ends when work is due

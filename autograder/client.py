@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograder import protocol, sandbox
+from autograder.errors import OlympicsError
 
 PACKAGES = (
     "numpy",
@@ -35,7 +36,7 @@ _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SHORT_SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "19"}
 
 
-class SubmissionError(Exception):
+class SubmissionError(OlympicsError):
     """A submission that failed by its own doing; the message is one line, for the record and the student."""
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autograder import tinytalks
+from autograder.errors import OlympicsError
 from autograder.tinytalks import Dialogue
 
 try:
@@ -63,7 +64,7 @@ _SEED = 1797
 _MOST_TEXT = 64_000_000  # bytes of one text file
 
 
-class DataError(Exception):
+class DataError(OlympicsError):
     """A data set that is missing, damaged or out of reach. The message is one line and says what to do."""
 
 

@@ -29,7 +29,8 @@ from typing import Any
 
 from nbgrader.api import Gradebook
 
-from autograder.judging import Course, GradingError, Judgement
+from autograder.errors import GradingError
+from autograder.judging import Course, Judgement
 
 FILE = Path("course", "deadlines.toml")
 DAY_S = 86_400

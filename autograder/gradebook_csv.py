@@ -19,7 +19,7 @@ from typing import Any
 
 from autograder import marks, roster
 from autograder.course_grade import Grade
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from autograder.marks import Class, Mark
 
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")

@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 
 from autograder import execute, files, rules, sandbox, scorer
+from autograder.errors import GradingError
 from autograder.execute import CellResult
 from autograder.hashes import digest, text_hash
 from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
@@ -31,10 +32,6 @@ from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, r
 HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
 STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
-
-
-class GradingError(RuntimeError):
-    """The course cannot be graded as asked; the message is one line and says what to do."""
 
 
 @dataclass(frozen=True)

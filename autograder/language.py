@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from autograder import datasets
 from autograder import tinytalks_words as words
 from autograder.datasets import Dialogue
+from autograder.errors import OlympicsError
 from autograder.tokenizer import Tokenizer
 
 CONTEXT = 512  # tokens a model sees at once, the end token before the dialogue among them
@@ -34,7 +35,7 @@ STOP = frozenset(
 )
 
 
-class LanguageError(ValueError):
+class LanguageError(OlympicsError, ValueError):
     """A session that answers with something else than logits, or a text it cannot be asked. One line."""
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder import datasets, rules, tracks
+from autograder.errors import OlympicsError
 from autograder.hashes import digest as digest
 
 try:
@@ -38,7 +39,7 @@ _HERE = Path(__file__).resolve().parent
 _MEND = "keep {0} and ledger.head as evidence, find out who changed them, and restore a copy"
 
 
-class LedgerError(Exception):
+class LedgerError(OlympicsError):
     """The ledger cannot be trusted or not be written; the message is one line and says what to do."""
 
 

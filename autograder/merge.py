@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from autograder.results import SCHEMA, now, tracks_of, upgrade, validate
 
 SPEEDS = ("Speeds, and the points for speed, of different machines do not compare: {0}. Compare them within "

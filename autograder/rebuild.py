@@ -22,6 +22,8 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.preprocessors import ClearSolutions
 
+from autograder.errors import OlympicsError
+
 MAX_FILE = 32_000_000  # bytes of a submitted notebook
 MAX_SOURCE = 100_000  # characters of one answer
 MAX_OUTPUTS = 2_000_000  # characters of all outputs kept beside one answer
@@ -31,7 +33,7 @@ MAX_SIDE = 4_000  # pixels of a picture's side on the page
 NOTES = "tito_notes"  # notebook metadata: what the rebuild left out, in words for the student
 
 
-class NotANotebook(ValueError):
+class NotANotebook(OlympicsError, ValueError):
     """The submitted file cannot be read as a notebook; the message says why, in one line."""
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import jsonschema
 
 from autograder import files, rules
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 
 VERSION = 2
 SCHEMA = f"torch-olympics/results/{VERSION}"

@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from autograder import confine
+from autograder.errors import Missing, OlympicsError
 
 LEVELS = ("bubblewrap", "landlock", "rlimits")
 SUPERVISOR_KILLED = "the sandbox's supervisor was killed"  # the reason in a report
@@ -60,11 +61,11 @@ _FILES = (
 )
 
 
-class UnknownLevel(ValueError):
+class UnknownLevel(OlympicsError, ValueError):
     """A sandbox level of a name that there is none of."""
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxUnavailable(Missing, RuntimeError):
     """The asked-for level cannot be had on this machine; the message is one line and says what to do."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 
 DAY = datetime.timedelta(days=1)
 WEEK = 7 * DAY

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from autograder.errors import OlympicsError
+
 MOST_BYTES = 4_000_000  # of the file
 MOST_TOKENS = 65_536
 LONGEST_TOKEN = 1_024  # bytes: merges that double their token grow without bound
@@ -23,7 +25,7 @@ CHUNK = re.compile(r"\n| ?[^\W\d_]+| ?\d| ?[^\s\w]+| ?_+|[^\S\n]+")
 _SHAPES = {"bpe": "merges", "char": "characters"}
 
 
-class TokenizerError(ValueError):
+class TokenizerError(OlympicsError, ValueError):
     """A file that is no tokenizer, or a text that it cannot encode. The message is one line."""
 
 

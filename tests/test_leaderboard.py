@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from autograder import leaderboard, merge, results
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from tests import boards
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autograder import results
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from autograder.merge import merge
 from tests import boards
 from tests.test_leaderboard import RESULTS

@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autograder.client import SubmissionError
-from autograder.datasets import DataError
-from autograder.sandbox import SandboxUnavailable, UnknownLevel
+from autograder.errors import OlympicsError
 from tito import (
     __version__,
     audit,
@@ -30,8 +28,6 @@ from tito import (
     teaching,
     workspace,
 )
-from tito.exporter import ExportError
-from tito.notebook import TitoError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,9 +82,9 @@ def init(
 
 
 def main() -> None:
-    """Run the command line; a known error is one line on stderr and exit code 1."""
+    """Run the command line; an error for a person is one line on stderr, and its exit code."""
     try:
         app(prog_name="tito")  # by `python -m tito`, too
-    except (TitoError, DataError, ExportError, SubmissionError, SandboxUnavailable, UnknownLevel) as error:
+    except OlympicsError as error:
         print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)

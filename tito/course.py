@@ -270,7 +270,7 @@ def feedback(
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Known errors of grading as TitoError, which the command line prints as one line."""
-    from autograder.judging import GradingError
+    from autograder.errors import GradingError
 
     try:
         yield

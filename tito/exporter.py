@@ -23,6 +23,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from autograder.errors import OlympicsError
 from autograder.files import write_text
 from tito.package import package_init
 
@@ -32,11 +33,8 @@ _LITTER = re.compile(r"#+\s*((BEGIN|END) (SOLUTION|HIDDEN TESTS)|YOUR CODE HERE)
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*$")
 
 
-class ExportError(ValueError):
+class ExportError(OlympicsError, ValueError):
     """A cell that cannot become package code. The message is one line: file, cell, reason."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"ExportError: {self}"]
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pathlib import Path
 import jupytext
 from nbformat import NotebookNode
 
+from autograder.errors import OlympicsError
 from tito.exporter import cell_label, is_export
 
 KEEP_OUTPUT = "nbval-check-output"
@@ -33,7 +34,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}$")
 _KNOWN = {"grade_id", "grade", "solution", "locked", "points", "task", "cell_type", "schema_version"}
 
 
-class BuildError(RuntimeError):
+class BuildError(OlympicsError, RuntimeError):
     """Lessons that cannot be built; the message holds one line for each fault."""
 
     def __init__(self, faults: list[str]):

@@ -14,12 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from autograder.errors import OlympicsError
 
-class TitoError(Exception):
-    """Something a student can mend. IPython shows it as one line instead of a traceback."""
 
-    def _render_traceback_(self) -> list[str]:
-        return [f"TitoError: {self}"]
+class TitoError(OlympicsError):
+    """Something a student can mend."""
 
 
 ran: list[str] = []  # sources of all cells since `load`, also where a runner keeps no history

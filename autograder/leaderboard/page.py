@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from autograder import rules
-from autograder.judging import GradingError
+from autograder.errors import GradingError
 from autograder.leaderboard import entries, tables, wording
 from autograder.leaderboard.chart import GLYPHS
 from autograder.leaderboard.ranking import numbered, sections
