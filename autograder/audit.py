@@ -267,7 +267,7 @@ def _train(
     data, lib, given = (scratch / name for name in ("data", "lib", "given"))
     write_data(rule, found.dataset, data)
     (lib / "autograder").mkdir(parents=True)
-    (lib / "autograder" / "__init__.py").write_text("")
+    (lib / "autograder" / "__init__.py").touch()
     shutil.copyfile(audit_datasets.__file__, lib / "autograder" / "datasets.py")
     env = {
         "TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, "PYTHONPATH": str(lib), **_ENV,
@@ -361,7 +361,7 @@ def write_data(rule: rules.Track, dataset: str, folder: Path) -> None:
         rows = slice(start, start + datasets.BATCH_RECORDS)
         _write_records(home / f"data_batch_{number}.bin", train.images[rows], train.labels[rows])
     _write_records(home / audit_datasets.TEST, public.images, public.labels)
-    (home / audit_datasets.CLASSES).write_text(json.dumps(train.classes))
+    (home / audit_datasets.CLASSES).write_text(json.dumps(train.classes), encoding="utf-8")
 
 
 def _write_records(path: Path, images: Any, labels: Any) -> None:

@@ -97,7 +97,7 @@ def load(name: str, split: str, root: object = None) -> Split:
         raise DataError(f"{name} {split} is not shown in an audit: expected train or public")
     files = sorted(home.glob(TRAIN)) if split == "train" else [home / TEST]
     records = np.concatenate([np.fromfile(path, np.uint8) for path in files]).reshape(-1, RECORD)
-    classes = tuple(json.loads((home / CLASSES).read_text()))
+    classes = tuple(json.loads((home / CLASSES).read_text(encoding="utf-8")))
     return Split(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].copy(), name, split, classes)
 
 
@@ -107,7 +107,7 @@ def load_text(name: str, split: str = "train", root: object = None) -> TextSplit
     if not path.is_file():
         raise DataError(f"{name} {split} is not shown in an audit: expected train, validation or public")
     found = []
-    for item in json.loads(path.read_text()):
+    for item in json.loads(path.read_text(encoding="utf-8")):
         turns = tuple((question, answer) for question, answer in item["turns"])
         found.append(Dialogue(item["level"], turns, tuple(map(tuple, item["keys"]))))
     return TextSplit(tuple(found), name, split)

@@ -55,7 +55,7 @@ class Group:
 
     def _number(self, name: str, key: str = "") -> int:
         try:
-            with open(os.path.join(self.path, name)) as file:
+            with open(os.path.join(self.path, name), encoding="utf-8") as file:
                 words = [line.split() for line in file]
         except OSError:  # an older kernel, or the program removed its own cgroup
             return 0
@@ -89,8 +89,8 @@ def hold(pid: int, memory_bytes: int, tasks: int) -> Group | None:
 def _parents() -> list[str]:
     """Cgroups that we might make one in: our own, the one around it."""
     try:
-        with open("/proc/self/cgroup") as own, open("/proc/self/mountinfo") as mounts:
-            place = locate(own.read(), mounts.read())
+        with open("/proc/self/cgroup", "rb") as own, open("/proc/self/mountinfo", "rb") as mounts:
+            place = locate(os.fsdecode(own.read()), os.fsdecode(mounts.read()))
     except OSError:
         return []
     if place is None:
@@ -121,7 +121,7 @@ def locate(own: str, mounts: str) -> tuple[str, str] | None:
 
 def _has_controllers(folder: str) -> bool:
     try:
-        with open(os.path.join(folder, "cgroup.subtree_control")) as file:
+        with open(os.path.join(folder, "cgroup.subtree_control"), encoding="utf-8") as file:
             return set(file.read().split()) >= _CONTROLLERS
     except OSError:
         return False

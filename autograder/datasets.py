@@ -327,7 +327,7 @@ def _records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def _alone(part: Path) -> Iterator[None]:
     """Hold a lock beside `part`, so that two downloads into one folder do not write over each other."""
     lock = part.with_suffix(".lock")
-    with lock.open("w") as handle:
+    with lock.open("wb") as handle:
         if fcntl is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

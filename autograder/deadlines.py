@@ -97,7 +97,8 @@ def attempt_counts(course: Course, deadlines: Deadlines, new: Judgement, record:
     Each attempt is noted in grading/attempts/, once.
     """
     path = course.grading / "attempts" / new.assignment / f"{new.student}.jsonl"
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = [json.loads(line) for line in lines]
     this = {"submitted": new.submitted, "submission": new.hashes.get("submission", "")}
     made = [{name: attempt[name] for name in this} for attempt in known]
     if this not in made:

@@ -202,7 +202,7 @@ def _run(
         library, orders, shared = map(Path, folders)
         for package in ("tito", "autograder"):  # by link, so that the rest of the checkout stays unseen
             Path(library, package).symlink_to(HERE.parent / package)
-        (orders / "job.json").write_text(json.dumps(job))
+        (orders / "job.json").write_text(json.dumps(job), encoding="utf-8")
         env = _environment(library, tinytorch_dir, threads) | {"TMPDIR": str(shared)}
         requests, answers = os.pipe(), os.pipe()
         program = [sys.executable, "-P", "-m"]

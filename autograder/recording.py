@@ -53,7 +53,7 @@ def write(course: Course, assignment: str, judgements: Iterable[Judgement]) -> N
             assert judgement.notebook is not None
             nbformat.write(judgement.notebook, folder / f"{assignment}.ipynb")
             if judgement.submitted:
-                (folder / "timestamp.txt").write_text(judgement.submitted)
+                (folder / "timestamp.txt").write_text(judgement.submitted, encoding="utf-8")
             keep_secret(course.submitted(judgement.student, assignment), folder)
         enter_deadlines(course, assignment, [judgement.student for judgement in todo])
         failed = autograde(course, assignment, stage)

@@ -112,7 +112,7 @@ def host() -> Host:
     bwrap = shutil.which("bwrap")
     version = ""
     if bwrap:
-        done = subprocess.run([bwrap, "--version"], capture_output=True, text=True)
+        done = subprocess.run([bwrap, "--version"], capture_output=True, encoding="utf-8")
         version = done.stdout.split()[-1] if done.stdout else "?"
     try:
         import pwd  # not on Windows, where nothing is tested
@@ -211,9 +211,9 @@ def _notebook_network(level: str, folder: Path) -> tuple[bool, str]:
 def _reads(level: str, folder: Path) -> tuple[bool, str]:
     secret, shown = folder / "secret", folder / "shown"
     word = uuid.uuid4().hex
-    secret.write_text(word)
+    secret.write_text(word, encoding="utf-8")
     shown.mkdir()
-    (shown / "given").write_text("given")
+    (shown / "given").write_text("given", encoding="utf-8")
     (shown / "link").symlink_to(secret)
     paths = [secret, shown / "link", f"/proc/{os.getpid()}/root{secret}", f"/proc/self/root{secret}"]
     code = f"""
@@ -235,7 +235,7 @@ def _writes(level: str, folder: Path) -> tuple[bool, str]:
     outside, shown, given = folder / "outside", folder / "shown", folder / "given"
     for place in (outside, shown, given):
         place.mkdir()
-        (place / "kept").write_text("kept")
+        (place / "kept").write_text("kept", encoding="utf-8")
     code = f"""
 def write(path, mode):
     with open(path, mode) as file:
@@ -250,7 +250,7 @@ for place in {[str(outside), str(shown), str(given)]!r}:
     if os.listdir(given) != ["new"]:
         return False, f"it could not write where it may: {refused}"
     for place, what in ((outside, "a folder that it was not given"), (shown, "a folder given to read")):
-        if os.listdir(place) != ["kept"] or (place / "kept").read_text() != "kept":
+        if os.listdir(place) != ["kept"] or (place / "kept").read_bytes() != b"kept":
             return False, f"it wrote in {what}"
     return True, f"it could not write outside what it was given: {refused}"
 

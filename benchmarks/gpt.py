@@ -167,7 +167,7 @@ class Child:
         env = {**os.environ, **counts, "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
         command = [sys.executable, __file__, "--serve", kind, "--threads", str(threads)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, env=env, text=True, **pipes)
+        self.process = subprocess.Popen(command, env=env, encoding="utf-8", **pipes)
         self.answer()
 
     def answer(self):

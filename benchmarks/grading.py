@@ -63,7 +63,8 @@ def race(folder: Path, module: str, submissions: int, workers: int) -> dict:
     theirs = folder / "theirs"
     shutil.copytree(course.root, theirs)
     config = theirs / "nbgrader_config.py"
-    config.write_text(config.read_text().replace(str(course.root), str(theirs)))
+    text = config.read_text(encoding="utf-8").replace(str(course.root), str(theirs))
+    config.write_text(text, encoding="utf-8")
     instructor.generate(course.root, module)
     shutil.copy(course.root / "gradebook.db", theirs)
     (theirs / "tinytorch").mkdir()
@@ -213,7 +214,7 @@ def memory_below(pid: int) -> int:
     total = 0
     for one in (pid, *chaos.descendants(pid)):
         try:
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         except OSError:  # it has ended
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

@@ -194,7 +194,7 @@ class Child:
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         env = {**os.environ, **quiet, **counts, "TINYTORCH_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command, env=env, encoding="utf-8", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.answer()
 

@@ -80,7 +80,7 @@ def _address(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
                 urllib.request.urlopen(f"{url}/api?token={TOKEN}", timeout=5).close()
                 return url
         time.sleep(0.2)
-    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
+    raise AssertionError(f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
 def student(folder: Path, home: Path, course: Path, *words: str) -> None:

@@ -130,7 +130,8 @@ def people(house: Path, *names: str) -> list[Person]:
     """One person for each name, with a home in a shared folder."""
     passwd = house / "passwd"
     lines = [f"{name}:x:{uid}:{uid}::{house / name}:/bin/bash" for uid, name in enumerate(names, FIRST_UID)]
-    passwd.write_text(Path("/etc/passwd").read_text().rstrip("\n") + "\n" + "\n".join(lines) + "\n")
+    known = Path("/etc/passwd").read_text(encoding="utf-8").rstrip("\n")
+    passwd.write_text("\n".join([known, *lines]) + "\n")
     passwd.chmod(0o644)
     found = []
     for uid, name in enumerate(names, FIRST_UID):
@@ -149,7 +150,7 @@ def passwords(house: Path, password: str, group: str, members: list[Person], oth
     (house / "shadow").chmod(0o600)
     own = "".join(f"{one.name}:x:{one.uid}:\n" for one in [*members, *others])
     own += f"{group}:x:{FIRST_UID - 1}:{','.join(one.name for one in members)}\n"
-    (house / "group").write_text(Path("/etc/group").read_text().rstrip("\n") + "\n" + own)
+    (house / "group").write_text(Path("/etc/group").read_text(encoding="utf-8").rstrip("\n") + "\n" + own)
     (house / "group").chmod(0o644)
     (house / "srv").mkdir(mode=0o755)
 

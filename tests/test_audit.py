@@ -83,7 +83,7 @@ def test_an_honest_entry_passes(entry: Path) -> None:
     assert (found.outcome, found.reasons) == ("passed", [])
     assert found.submitted == pytest.approx(found.retrained) and found.submitted > 0.85
     assert found.seconds is not None and found.seconds > 0 and found.declared_seconds == 12.0
-    assert seen[-1] == Path(found.log).read_text().strip() == "trained on 1297 pictures"
+    assert seen[-1] == Path(found.log).read_text(encoding="utf-8").strip() == "trained on 1297 pictures"
     hashes = found.hashes
     assert hashes["submission"] == ledger.digest(entry) and None not in hashes.values()
     assert hashes["data"] == ledger.data("vision", "digits", "private")
@@ -157,7 +157,7 @@ def test_a_script_that_does_not_train_fails(entry: Path, name: str, monkeypatch:
     assert words in found.reasons[0] and "\n" not in found.reasons[0]
     assert found.retrained is None and found.submitted == 0.92
     if name == "overruns":
-        assert Path(found.log).read_text() == "epoch 1\n" and found.seconds is not None
+        assert Path(found.log).read_text(encoding="utf-8") == "epoch 1\n" and found.seconds is not None
 
 
 @pytest.mark.usefixtures("unmeasured")

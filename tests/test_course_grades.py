@@ -262,7 +262,8 @@ def test_the_pages_commands_are_there(monkeypatch, capsys):
     from pathlib import Path
 
     tito = Tito(monkeypatch, capsys)
-    pages = [Path("course/instructor", f"{name}.md").read_text() for name in ("setup", "schedule", "grades")]
+    places = [Path("course/instructor", f"{name}.md") for name in ("setup", "schedule", "grades")]
+    pages = [place.read_text(encoding="utf-8") for place in places]
     blocks = [
         block for page in pages for block in re.findall(r"^```\{console\}\n(.*?)^```", page, re.M | re.S)
     ]

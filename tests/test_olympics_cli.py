@@ -99,12 +99,12 @@ def test_the_board_ranks_by_points(tito: Tito, ws: Workspace) -> None:
         result("m", 99, track=None),
         result("deep", 83),
     ]
-    Path("results.json").write_text(json.dumps({"entries": entries}))
+    Path("results.json").write_text(json.dumps({"entries": entries}), encoding="utf-8")
     rows = tito.json("olympics", "leaderboard")["entries"]
     assert [(row["rank"], row["name"]) for row in rows] == [(1, "deep"), (2, "swift"), (3, "lazy")]
     out = tito("olympics", "leaderboard")
     assert "87.1%, 812 images/s, 7.9 MB" in out and "INVALID" in out
-    Path("results.json").write_text('{"entries": [{}]}')
+    Path("results.json").write_text('{"entries": [{}]}', encoding="utf-8")
     assert "not a results file" in tito.refuses("olympics", "leaderboard")
     Path("results.json").unlink()
     assert "tito export" in tito.refuses("olympics", "leaderboard")

@@ -231,7 +231,7 @@ def test_restore_brings_back_what_was_there(
     assert str(backups.copies(ws, "01_tensor")[0].path) in message
     done = tito.json("module", "restore", "1")
     assert ws.notebook("01_tensor").read_bytes() == mine
-    assert Path(done["backup"]).read_text() == "{half-writ", "what was replaced is kept too"
+    assert Path(done["backup"]).read_text(encoding="utf-8") == "{half-writ", "what was replaced is kept too"
     tito("module", "reset", "01")
     tito("module", "restore", "01")
     assert ws.notebook("01_tensor").read_bytes() == mine

@@ -9,7 +9,6 @@ import ast
 import io
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -21,7 +20,7 @@ from typing import Annotated
 import nbformat
 import typer
 
-from autograder import files
+from autograder import files, streams
 from tito import __version__, course, workspace
 from tito.notebook import TitoError
 
@@ -111,10 +110,9 @@ def build_wheel(repository: Path, to: Path) -> Path:
                 )
             else:
                 shutil.copyfile(path, copy)
-        done = subprocess.run(
+        done = streams.run(
             [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-             "--disable-pip-version-check", "-w", str(to), scratch],
-            capture_output=True, text=True, check=False,
+             "--disable-pip-version-check", "-w", str(to), scratch]
         )  # fmt: skip
     wheels = sorted(to.glob("torch_olympics-*.whl"))
     if done.returncode or not wheels:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from autograder import streams
 from autograder.errors import OlympicsError
 from tito import (
     __version__,
@@ -83,6 +84,7 @@ def init(
 
 def main() -> None:
     """Run the command line; an error for a person is one line on stderr, and its exit code."""
+    streams.ready()
     try:
         app(prog_name="tito")  # by `python -m tito`, too
     except OlympicsError as error:

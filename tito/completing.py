@@ -118,7 +118,7 @@ def _report(name: str, shown: _Display) -> dict[str, Any]:
     env.pop("TITO_TINYTORCH", None)
     words = shlex.join(["tito", *command[3:-1]])
     with subprocess.Popen(
-        command, env=env, text=True, encoding="utf-8", errors="replace",
+        command, env=env, encoding="utf-8", errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     ) as process:  # fmt: skip
         try:

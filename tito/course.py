@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autograder import rules, sandbox
+from autograder import rules, sandbox, streams
 from tito.notebook import TitoError
 
 app = typer.Typer(no_args_is_help=True, help="For instructors: from a release to the leaderboard.")
@@ -192,6 +191,7 @@ def similarity(
     """Compare the class's answers with compare50, where it is installed; a report to read, never a score."""
     import shutil
 
+    from autograder.files import write_text
     from autograder.judging import Course
     from autograder.rebuild import answers_as_text
 
@@ -211,14 +211,14 @@ def similarity(
     for student in students:
         path = folder / "answers" / student / f"{assignment}.py"
         path.parent.mkdir(parents=True)
-        path.write_text(answers_as_text(place.submitted(student, assignment) / f"{assignment}.ipynb"))
+        write_text(path, answers_as_text(place.submitted(student, assignment) / f"{assignment}.ipynb"))
         files.append(str(path))
     given = folder / "given.py"  # what everybody has been given is no likeness
     released = place.root / "release" / assignment / f"{assignment}.ipynb"
-    given.write_text(answers_as_text(released))
+    write_text(given, answers_as_text(released))
     command = [program, *files, "-d", str(given), "-o", str(folder / "report")]
     env = {**os.environ, "PATH": os.pathsep.join([str(Path(program).parent), places])}  # it starts python3
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    done = streams.run(command, env=env)
     page = folder / "report" / "index.html"
     if done.returncode or not page.is_file():
         said = (done.stderr or done.stdout).strip().splitlines()
@@ -320,10 +320,7 @@ def nbgrader(root: Path, *arguments: str) -> str:
     here = str(Path(__file__).resolve().parents[1])  # nbgrader_config.py loads our plug-ins
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=env, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = streams.run([sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=env)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise TitoError(f"nbgrader {arguments[0]}: {said[-1] if said else 'stopped without a word'}")

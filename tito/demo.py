@@ -95,7 +95,8 @@ def demo(
             work = hand_in(student, root, graded, modules, Path(scratch), chosen)
             _submit(work, student.name, graded, root)
     (root / "pseudonyms.csv").write_text(
-        "student,pseudonym\n" + "".join(f"{student.name},{student.board}\n" for student in CLASS)
+        "student,pseudonym\n" + "".join(f"{student.name},{student.board}\n" for student in CLASS),
+        encoding="utf-8",
     )
     place = judging.Course(root, REPOSITORY / "tinytorch")
     _enrol(place)
@@ -330,11 +331,11 @@ def train(package: Path, level: str) -> Path:
 def _fake(folder: Path) -> None:
     """A pickle that calls itself a model: unpickling it would run code."""
     (folder / "tinytorch").mkdir()
-    (folder / "tinytorch" / "__init__.py").write_text("accuracy = 1.0\n")
+    (folder / "tinytorch" / "__init__.py").write_text("accuracy = 1.0\n", encoding="utf-8")
     (folder / "model.safetensors").write_bytes(
         b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system"
     )
-    (folder / "training.json").write_text('{"seconds": 1, "epochs": 1, "history": []}')
+    (folder / "training.json").write_text('{"seconds": 1, "epochs": 1, "history": []}', encoding="utf-8")
 
 
 def _as_student(nb: NotebookNode) -> None:
@@ -394,11 +395,11 @@ def _clear(root: Path) -> Path:
         shutil.copyfile(path, root / "source" / path.parent.name / path.name)
     if not (root / "source").is_dir():
         raise TitoError("there is no source/ yet: run `tito build` first")
-    text = (REPOSITORY / "nbgrader_config.py").read_text()
+    text = (REPOSITORY / "nbgrader_config.py").read_text(encoding="utf-8")
     text += f"\nc.Exchange.root = {str(root / 'exchange')!r}\n"
     text += 'c.Judged.dataset = "digits"  # offline\n'
     text += "c.ExchangeCollect.check_owner = False  # one user plays the class\n"
-    (root / "nbgrader_config.py").write_text(text)
+    (root / "nbgrader_config.py").write_text(text, encoding="utf-8")
     (root / "release").mkdir()
     for path in sorted((REPOSITORY / "release").glob("*/*.ipynb")):
         shutil.copytree(path.parent, root / "release" / path.parent.name, dirs_exist_ok=True)
@@ -413,7 +414,7 @@ def _submit(work: Path, student: str, graded: Sequence[str], root: Path) -> None
     for assignment in graded:
         target = inbound / f"{student}+{assignment}+{stamp}+demo"
         shutil.copytree(work / assignment, target)
-        (target / "timestamp.txt").write_text(stamp)
+        (target / "timestamp.txt").write_text(stamp, encoding="utf-8")
 
 
 def _step(text: str, begin: float) -> None:

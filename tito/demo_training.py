@@ -79,7 +79,8 @@ def main() -> None:
     for track, (entry, history) in entries.items():
         tt.save(entry, str(target / track / "model.safetensors"))
         log = {"seconds": sum(e["seconds"] for e in history), "epochs": len(history), "history": history}
-        (target / track / "training.json").write_text(json.dumps({**log, "division": "open"}))
+        text = json.dumps({**log, "division": "open"})
+        (target / track / "training.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -331,7 +331,7 @@ def _ruff(*arguments: str, text: str) -> str:
         raise ExportError("ruff is not installed, it formats the exported package: `pip install ruff`.")
     done = subprocess.run(
         [program, command, *settings, *options, "--stdin-filename", "module.py", "-"],
-        input=text, capture_output=True, text=True, encoding="utf-8", check=False,
+        input=text, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     if done.returncode:
         raise ExportError(

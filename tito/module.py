@@ -25,7 +25,7 @@ import typer
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from autograder import files, kernels
+from autograder import files, kernels, streams
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
@@ -376,10 +376,8 @@ def _try_import(parent: Path, module: str, name: str) -> None:
     env["TINYTORCH_BEFORE"] = f"{int(name.partition('_')[0]) + 1:02d}"
     code = f"import sys; sys.path.insert(0, {str(parent)!r}); import tinytorch, tinytorch.{module}"
     try:
-        done = subprocess.run(
-            [sys.executable, "-B", "-c", code],
-            env=env, cwd=parent, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False,
-        )  # fmt: skip
+        argv = [sys.executable, "-B", "-c", code]
+        done = streams.run(argv, env=env, cwd=parent, timeout=IMPORT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise TitoError(
             f"nothing exported: importing tinytorch.{module} takes longer than {IMPORT_SECONDS} s"

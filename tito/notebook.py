@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from autograder import streams
 from autograder.errors import OlympicsError
 
 
@@ -133,8 +134,7 @@ def environment() -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if key not in hidden}
     source = str(Path(__file__).resolve().parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [source, env.get("PYTHONPATH")]))
-    env["PYTHONUNBUFFERED"] = "1"
-    return env
+    return {**env, **streams.CHILD, "PYTHONUNBUFFERED": "1"}
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -26,7 +25,7 @@ import typer
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from autograder import datasets, rules, sandbox, scorer, scores, staging, tokenizer
+from autograder import datasets, rules, sandbox, scorer, scores, staging, streams, tokenizer
 from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
@@ -362,9 +361,7 @@ print(json.dumps({"course": CourseDirectory(parent=app).course_id, "root": Excha
 
 def _exchange(ws: Workspace) -> str | None:
     """The course whose nbgrader exchange takes submissions from here; None where none is set up."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE], cwd=ws.root, capture_output=True, text=True, check=False
-    )
+    done = streams.run([sys.executable, "-c", _PROBE], cwd=ws.root)
     if done.returncode:
         raise TitoError(f"nbgrader's configuration cannot be read: {_last(done.stderr)}")
     found = json.loads(_last(done.stdout))
@@ -373,10 +370,10 @@ def _exchange(ws: Workspace) -> str | None:
 
 
 def _nbgrader_submit(ws: Workspace, packed: Path, course: str) -> None:
-    done = subprocess.run(
+    done = streams.run(
         [sys.executable, "-m", "nbgrader", "submit", packed.name, "--course", course,
          f"--Exchange.assignment_dir={packed.parent}"],
-        cwd=ws.root, capture_output=True, text=True, check=False,
+        cwd=ws.root,
     )  # fmt: skip
     if done.returncode:
         raise TitoError(f"nbgrader did not take the submission: {_last(done.stderr)}")

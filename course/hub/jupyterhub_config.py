@@ -38,7 +38,7 @@ FILES = {
 }
 for name, text in FILES.items():
     (SETTINGS / name).parent.mkdir(parents=True, exist_ok=True)
-    (SETTINGS / name).write_text(text)
+    (SETTINGS / name).write_text(text, encoding="utf-8")
 
 
 def choose(spawner):

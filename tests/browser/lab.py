@@ -38,11 +38,11 @@ def started(process: subprocess.Popen[bytes], log: Path, pattern: str, seconds: 
     """Wait until a server's log shows a pattern; gives what matched. Fails where it ends, or is late."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
-        if found := re.search(pattern, log.read_text()):
+        if found := re.search(pattern, log.read_text(encoding="utf-8")):
             return found.group()
-        assert process.poll() is None, f"the server ended: {log.read_text()}"
+        assert process.poll() is None, f"the server ended: {log.read_text(encoding='utf-8')}"
         time.sleep(0.1)
-    raise AssertionError(f"the server did not start in {seconds:g} s: {log.read_text()}")
+    raise AssertionError(f"the server did not start in {seconds:g} s: {log.read_text(encoding='utf-8')}")
 
 
 class Notebook:

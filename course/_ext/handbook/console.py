@@ -80,7 +80,7 @@ class Place:
                 f"console: `{command}` took more than {SECONDS} s: use {{not-run}}"
             ) from error
         if left.is_file():
-            self.cwd = Path(left.read_text().strip())
+            self.cwd = Path(left.read_text(encoding="utf-8").strip())
             left.unlink()
         return done.returncode, shown(done.stdout.decode(errors="replace"), self.home)
 
@@ -103,17 +103,17 @@ class Place:
                 _answers(f"{found['root']}/{page}?token={found['token']}", command)
         finally:
             notebook.stop(process)
-        said = log.read_text(errors="replace").splitlines()
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         before = next((i for i, line in enumerate(said) if line.startswith("[")), len(said))
         return shown("\n".join(said[:before]), self.home), f"{found['root']}{found['path']}"
 
     def _address(self, process: subprocess.Popen[bytes], command: str, log: Path) -> dict[str, str]:
         give_up = time.monotonic() + SERVER_SECONDS
         while time.monotonic() < give_up and process.poll() is None:
-            if found := _ADDRESS.search(log.read_text(errors="replace")):
+            if found := _ADDRESS.search(log.read_text(encoding="utf-8", errors="replace")):
                 return found.groupdict()
             time.sleep(0.1)
-        said = shown(log.read_text(errors="replace"), self.home)
+        said = shown(log.read_text(encoding="utf-8", errors="replace"), self.home)
         how = "ended" if process.poll() is not None else f"ran for {SERVER_SECONDS} s"
         raise ExtensionError(f"console: `{command}` {how} and gave no address:\n{said}")
 
@@ -150,7 +150,7 @@ def environment(home: Path, kind: str = "empty") -> dict[str, str]:
         programs = {"python": python, "python3": python}
         programs |= {"ruff": f'"{folder / "ruff"}"'} if kind == "wheel" else {"tito": f"{python} -m tito"}
         for name, words in programs.items():  # no links: a virtual environment is known by where python lies
-            (bin_folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            (bin_folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
             (bin_folder / name).chmod(0o755)
     here = str(Path(sys.executable).parent)
     ours = [] if kind == "wheel" else [here]  # jupyter and nbgrader; tito is there, too

@@ -108,7 +108,8 @@ def _outline(lesson: Lesson, note: dict[str, object]) -> Outline:
     summary = re.search(r"^> (.+(?:\n> .+)*)$", first, re.MULTILINE)
     if title is None or summary is None:
         raise ValueError(f"{lesson.file}: the first cell has no `# title` or no `> summary`")
-    names = public_names((ROOT / "tinytorch" / f"{lesson.module}.py").read_text()) if lesson.module else []
+    module = ROOT / "tinytorch" / f"{lesson.module}.py"
+    names = public_names(module.read_text(encoding="utf-8")) if lesson.module else []
     return Outline(
         lesson.name, lesson.number, title[1], summary[1].replace("\n> ", " "), _sections(nb), list(names),
         _needs(nb, lesson.module), float(str(note["hours"])), str(note["build"]), str(note["why"]),

@@ -45,7 +45,7 @@ def new(kind: str, folder: str | None = None) -> Path:
     home = Path(tempfile.mkdtemp(prefix="handbook-", dir=folder))
     settings = home / ".jupyter" / "jupyter_server_config.json"
     settings.parent.mkdir()
-    settings.write_text('{"ServerApp": {"allow_root": true}}')  # books are built in containers, too
+    settings.write_bytes(b'{"ServerApp": {"allow_root": true}}')  # books are built in containers, too
     if (fill := kinds[kind]) is not None:
         fill(home)
     return home
@@ -159,13 +159,13 @@ def _entry(home: Path, track: str) -> str:
 def _submit(home: Path, course: str, lesson: str, *students: str) -> str:
     """Submissions in the exchange, as nbgrader's submit lays them out: student+assignment+time+random."""
     root = home / course
-    with (root / "nbgrader_config.py").open("a") as settings:
+    with (root / "nbgrader_config.py").open("a", encoding="utf-8") as settings:
         settings.write("\nc.ExchangeCollect.check_owner = False\n")
     stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     for student in students:
         folder = root / "exchange" / course / "inbound" / f"{student}+{lesson}+{stamp}+handbook"
         folder.mkdir()
-        (folder / "timestamp.txt").write_text(stamp)
+        (folder / "timestamp.txt").write_text(stamp, encoding="utf-8")
         shutil.copyfile(ROOT / "source" / lesson / f"{lesson}.ipynb", folder / f"{lesson}.ipynb")
     return (
         f"For this page {' and '.join(students)} have submitted the course's own solution, both from the one "
@@ -178,7 +178,7 @@ def _hand_in(home: Path, lesson: str) -> str:
     for student, when in (("ada", "2026-11-20 10:00:00 UTC"), ("ben", "2026-11-22 09:30:00 UTC")):
         folder = home / "course" / "submitted" / student / lesson
         folder.mkdir(parents=True)
-        (folder / "timestamp.txt").write_text(when)
+        (folder / "timestamp.txt").write_text(when, encoding="utf-8")
         shutil.copyfile(ROOT / "source" / lesson / f"{lesson}.ipynb", folder / f"{lesson}.ipynb")
     _leave_open(folder / f"{lesson}.ipynb", lesson, "broadcast_shape")
     return (
@@ -189,7 +189,7 @@ def _hand_in(home: Path, lesson: str) -> str:
 def _file(home: Path, path: str, *words: str) -> str:
     """A file of one line, such as a setting."""
     (home / path).parent.mkdir(parents=True, exist_ok=True)
-    (home / path).write_text(" ".join(words) + "\n")
+    (home / path).write_text(" ".join(words) + "\n", encoding="utf-8")
     return f"For this page a file `{path}` was written."
 
 
@@ -209,7 +209,7 @@ def _course(home: Path) -> None:
     root = home / "course"
     root.mkdir()
     config = _CONFIG.format(root=str(root), exchange=str(home / "exchange"))
-    (root / "nbgrader_config.py").write_text(config)
+    (root / "nbgrader_config.py").write_text(config, encoding="utf-8")
     (home / "exchange").mkdir(mode=0o777)
     (home / "exchange").chmod(0o777)
     shutil.copytree(ROOT / "source" / "01_tensor", root / "source" / "01_tensor")
