@@ -59,7 +59,7 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
     content = _content(
         source / models[0], limits.file_bytes, f"the limit is {limits.file_bytes / rules.MB:g} MB"
     )
-    _check_model(models[0], content)
+    check_model(models[0], content)
     model.write_bytes(content)
     code = names = 0
     packed = [path for path in sorted((source / "tinytorch").rglob("*.py")) if path.is_file()]
@@ -175,7 +175,7 @@ def _content(path: Path, most: int, over: str) -> bytes:
         return file.read(most + 1)[:most]
 
 
-def _check_model(name: str, content: bytes) -> None:
+def check_model(name: str, content: bytes) -> None:
     """A safetensors file and nothing else; the format is checked here, on bytes, before anything loads it.
 
     Source: the format section of the safetensors README (length, JSON header, data without gaps).

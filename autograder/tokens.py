@@ -72,6 +72,12 @@ class Speed:
     faults: list[str]
 
 
+class Source(Protocol):
+    """Where prompts come from."""
+
+    def take(self, batch: int, length: int) -> NDArray[np.int64]: ...
+
+
 class Prompts:
     """Beginnings of texts, no two alike: dialogues in a random order, each after an end token.
 
@@ -103,7 +109,7 @@ class Prompts:
 
 def speed(
     model: Model,
-    prompts: Prompts,
+    prompts: Source,
     rng: np.random.Generator,
     *,
     reference: Model | None = None,
@@ -170,7 +176,7 @@ def speed(
 
 
 def _single_stream(
-    model: Model, prompts: Prompts, length: int, budget_s: float, texts: list[NDArray[np.int64]]
+    model: Model, prompts: Source, length: int, budget_s: float, texts: list[NDArray[np.int64]]
 ) -> tuple[list[float], list[float]]:
     """Seconds a token of each query and seconds to its first token; the texts that came of it join `texts`.
 

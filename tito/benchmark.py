@@ -13,11 +13,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from autograder import (
     datasets,
@@ -33,8 +35,12 @@ from autograder import (
     tracks,
 )
 from autograder.client import Worker
-from tito import progress, workspace
+from autograder.errors import Missing
+from tito import model_file, network, progress, workspace
 from tito.notebook import TitoError, home
+
+NOISE = 1000  # made-up pictures: two rounds of the speed benchmark
+Data = datasets.Split | datasets.TextSplit
 
 app = typer.Typer(no_args_is_help=True, help="Measure a model file: accuracy, speed, size, memory.")
 
@@ -42,10 +48,14 @@ Model = Annotated[Path, typer.Option("--model", help="The model file; network.py
 Dataset = Annotated[
     str | None,
     typer.Option(
-        "--dataset", help="cifar10, digits or tinytalks; default: cifar10, with a tokenizer tinytalks."
+        "--dataset", help="cifar10, digits or tinytalks; default: what the model reads, cifar10 or tinytalks."
     ),
 ]
-Part = Annotated[str, typer.Option("--split", help="test, public, private or train")]
+Made = Annotated[
+    str | None,
+    typer.Option("--dataset", help="cifar10, digits or tinytalks; default: none, the input is made up."),
+]
+Part = Annotated[str | None, typer.Option("--split", help="test (the default), public, private or train")]
 Package = Annotated[Path | None, typer.Option("--tinytorch", help="The folder that contains tinytorch/.")]
 Level = Annotated[str | None, typer.Option("--level", help="Sandbox level; default: the best there is.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
@@ -56,16 +66,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 @app.command()
 def accuracy(
-    model: Model, dataset: Dataset = None, split: Part = "test",
+    model: Model, dataset: Dataset = None, split: Part = None,
     tinytorch: Package = None, level: Level = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Top-1 accuracy with its 95% interval; of a language model bits per byte and next-token accuracy."""
-    if is_text(model, dataset):
-        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
+    known = look(model, dataset)
+    if known.reads == model_file.TOKENS:
+        texts = _texts(dataset, split)
+        with _waiting(model, as_json), ready_text(model, known, texts, tinytorch, level) as words:
             reading = words.reading()
         _print(as_json, *reading)
         return
-    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+    data = _pictures(dataset, split)
+    with _waiting(model, as_json), ready(model, known, data, tinytorch, level) as run:
         found = run.accuracy()
     low, high = found.interval
     _print(
@@ -78,7 +91,7 @@ def accuracy(
 
 @app.command()
 def speed(
-    model: Model, dataset: Dataset = None, split: Part = "test",
+    model: Model, dataset: Made = None, split: Part = None,
     tinytorch: Package = None, level: Level = None, as_json: Json = False,
     seconds: Annotated[float, typer.Option(help="About how long to measure.")] = measure.BUDGET_S,
     input_length: Annotated[
@@ -86,14 +99,18 @@ def speed(
     ] = None,
 ) -> None:  # fmt: skip
     """Pictures or tokens per second: the median of several rounds with its 95% interval, and the audits."""
-    if is_text(model, dataset):
-        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
-            reading = words.speed(seconds, input_length or tokens.INPUT_LENGTH)
+    known = look(model, dataset)
+    if known.reads == model_file.TOKENS:
+        length = _input_length(known, input_length)
+        texts = _texts(dataset, split) if dataset or split or _tokenizer(model) else None
+        with _waiting(model, as_json), ready_text(model, known, texts, tinytorch, level) as words:
+            reading = words.speed(seconds, length)
         _print(as_json, *reading)
         return
     if input_length is not None:
-        raise TitoError(f"--input-length is for language models: {model} has no tokenizer.json beside it")
-    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+        raise TitoError(f"--input-length is for language models: {model} reads pictures")
+    data = _pictures(dataset, split) if dataset or split else noise()
+    with _waiting(model, as_json), ready(model, known, data, tinytorch, level) as run:
         found = run.speed(run.accuracy(), seconds)
     low, high = found.interval
     extra = {
@@ -111,9 +128,9 @@ def speed(
 
 @app.command()
 def size(model: Model, tinytorch: Package = None, as_json: Json = False) -> None:
-    """Bytes that count as the model: the file, a tokenizer beside it, and code over 400 KB."""
+    """Bytes that count as the model: the file, a language model's tokenizer, and code over 400 KB."""
     limit = rules.track("vision").limits.file_bytes
-    with staged(model, tinytorch) as (folder, copy):
+    with staged(model, model_file.facts(model), tinytorch) as (folder, copy):
         counted = counted_bytes(folder, copy)
     text = f"{scores.show('bytes', counted)} ({counted:,} bytes; the limit is {limit / rules.MB:g} MB)"
     _print(as_json, {"model": str(model), "size_bytes": counted, "limit_bytes": limit}, text)
@@ -121,20 +138,90 @@ def size(model: Model, tinytorch: Package = None, as_json: Json = False) -> None
 
 @app.command()
 def memory(
-    model: Model, dataset: Dataset = None, split: Part = "test",
+    model: Model, dataset: Made = None, split: Part = None,
     tinytorch: Package = None, level: Level = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """The most memory that the worker used while it classified, or read, the split."""
-    if is_text(model, dataset):
-        with _waiting(model, as_json), ready_text(model, dataset, split, tinytorch, level) as words:
-            words.reading()
+    """The most memory that the worker used while it classified pictures, or read and wrote text."""
+    known = look(model, dataset)
+    if known.reads == model_file.TOKENS:
+        texts = _texts(dataset, split) if dataset or split else None
+        with _waiting(model, as_json), ready_text(model, known, texts, tinytorch, level) as words:
+            if texts is None:
+                words.writing()
+            else:
+                words.reading()
             most = words.worker.peak_memory()
         _print(as_json, {**words.about, "memory_bytes": most}, f"{most / rules.MB:,.0f} MB at most")
         return
-    with _waiting(model, as_json), ready(model, dataset or "cifar10", split, tinytorch, level) as run:
+    data = _pictures(dataset, split) if dataset or split else noise()
+    with _waiting(model, as_json), ready(model, known, data, tinytorch, level) as run:
         run.accuracy()
         peak = run.worker.peak_memory()
     _print(as_json, {**run.about, "memory_bytes": peak}, f"{peak / rules.MB:,.0f} MB at most")
+
+
+# ---- what a model reads, and what it is given
+
+
+def look(model: Path, dataset: str | None = None) -> model_file.Facts:
+    """What the model file says of itself; where it is silent, `dataset` says what the model reads.
+
+    Raises TitoError for a data set of the other kind, and where nothing says what the model reads.
+    """
+    known = model_file.facts(model)
+    named = dataset and (model_file.TOKENS if dataset in datasets.TEXT_NAMES else model_file.PICTURES)
+    if dataset and dataset not in (*datasets.NAMES, *datasets.TEXT_NAMES):
+        expected = ", ".join((*datasets.NAMES, *datasets.TEXT_NAMES))
+        raise TitoError(f"--dataset {dataset}: no data set of that name, expected one of {expected}")
+    if not (known.reads or named):
+        raise TitoError(
+            f"{model} and {network.FILE} beside it do not say whether it reads pictures or tokens: "
+            "name a --dataset, cifar10, digits or tinytalks"
+        )
+    if known.reads and named and known.reads != named:
+        fit = " or ".join(datasets.NAMES if known.reads == model_file.PICTURES else datasets.TEXT_NAMES)
+        raise TitoError(f"{model} reads {known.reads}, and {dataset} holds {named}: try --dataset {fit}")
+    return replace(known, reads=known.reads or named or "")
+
+
+def noise() -> datasets.Split:
+    """Pictures that nobody drew, for what does not depend on what they show; their labels say nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (NOISE, 3, 32, 32), dtype=np.uint8)
+    labels = rng.integers(0, 10, NOISE).astype(np.uint8)
+    return datasets.Split(images, labels, "noise", "made up", datasets.DIGITS_CLASSES)
+
+
+class RandomPrompts:
+    """Prompts of any tokens, for a model whose tokenizer is not at hand: the work is the same."""
+
+    def __init__(self, vocabulary: int, rng: np.random.Generator) -> None:
+        self._vocabulary, self._rng = vocabulary, rng
+
+    def take(self, batch: int, length: int) -> NDArray[np.int64]:
+        """Prompts (batch, length)."""
+        return self._rng.integers(0, self._vocabulary, (batch, length), dtype=np.int64)
+
+
+def _pictures(dataset: str | None, split: str | None) -> datasets.Split:
+    return datasets.load(dataset or "cifar10", split or "test")
+
+
+def _texts(dataset: str | None, split: str | None) -> datasets.TextSplit:
+    return datasets.load_text(dataset or "tinytalks", split or "test")
+
+
+def _input_length(known: model_file.Facts, wanted: int | None) -> int:
+    """How many tokens a text has in the end. Raises TitoError for what leaves no prompt or does not fit."""
+    length, most = tokens.INPUT_LENGTH if wanted is None else wanted, known.context or language.CONTEXT
+    if wanted is None and length > most:
+        length = most
+    if not tokens.NEW_TOKENS < length <= most:
+        raise TitoError(
+            f"--input-length {length}: expected {tokens.NEW_TOKENS + 1} to {most}, a prompt and "
+            f"{tokens.NEW_TOKENS} new tokens within the model's context"
+        )
+    return length
 
 
 def _waiting(model: Path, as_json: bool) -> AbstractContextManager[None]:
@@ -145,8 +232,10 @@ def _print(as_json: bool, record: dict[str, Any], text: str) -> None:
     if not as_json:
         print(text)
         if "sandbox" in record:
-            kind = "dialogues" if record["dataset"] in datasets.TEXT_NAMES else "pictures"
+            kind = "dialogues" if record["dataset"] in datasets.TEXT_NAMES else record["reads"]
             what = f"{record['n']:,} {kind} of {record['dataset']} {record['split']}"
+            if record["dataset"] == "noise":
+                what = f"made-up {kind}, no data set needed"
             print(f"  {what}, sandbox {record['sandbox']}")
         return
     print(json.dumps(record))
@@ -158,11 +247,10 @@ def _print(as_json: bool, record: dict[str, Any], text: str) -> None:
 class Run:
     """A model loaded in the worker, the split that it is measured on, and what every record says of both."""
 
-    def __init__(self, worker: Worker, data: datasets.Split, model: Path, parameters: int) -> None:
-        self.worker, self.data = worker, data
+    def __init__(self, worker: Worker, data: datasets.Split, about: dict[str, Any]) -> None:
+        self.worker, self.data, self.about = worker, data, about
         self.batch = rules.track("vision").batch
         self._rng = np.random.default_rng(secrets.randbits(64))
-        self.about = _about(worker, data, model, parameters)
 
     def accuracy(self) -> measure.Accuracy:
         """Ask for every picture once."""
@@ -178,17 +266,31 @@ class Run:
 
 
 class TextRun:
-    """A language model loaded in the worker, its tokenizer, and the dialogues that it is measured on."""
+    """A language model loaded in the worker, and the dialogues and tokenizer that it is measured on.
+
+    Without dialogues the prompts are tokens at random.
+    """
 
     def __init__(
-        self, worker: Worker, data: datasets.TextSplit, model: Path, parameters: int, words: Any
+        self, worker: Worker, data: datasets.TextSplit | None, words: Any, about: dict[str, Any]
     ) -> None:
-        self.worker, self.data, self._words = worker, data, words
+        self.worker, self.data, self._words, self.about = worker, data, words, about
         self._rng = np.random.default_rng(secrets.randbits(64))
-        self.about = _about(worker, data, model, parameters)
+
+    def writing(self) -> None:
+        """One round of the speed benchmark: a batch of prompts read, and as many tokens written."""
+        length = min(tokens.INPUT_LENGTH, self.about["context"] or language.CONTEXT)
+        new = min(tokens.NEW_TOKENS, length - 1)
+        self.worker.generate(self._prompts().take(tokens.BATCH, length - new), new, stream=False)
+
+    def _prompts(self) -> tokens.Source:
+        if self.data is None:
+            return RandomPrompts(self.about["vocabulary"], self._rng)
+        return tokens.Prompts(self._words, tracks.novel_dialogues(self.data, self._rng), self._rng)
 
     def reading(self) -> tuple[dict[str, Any], str]:
         """Show it every dialogue, token by token: a record, and the same in words."""
+        assert self.data is not None
         found = language.read(self.worker, self._words, self.data.dialogues)
         low, high = found.interval(self._rng)
         record = {
@@ -205,12 +307,9 @@ class TextRun:
 
     def speed(self, seconds: float, input_length: int) -> tuple[dict[str, Any], str]:
         """Time it on new prompts for about that long: a record, and the same in words."""
-        fresh = tracks.novel_dialogues(self.data, self._rng)
-        prompts = tokens.Prompts(self._words, fresh, self._rng)
-        try:
-            found = tokens.speed(self.worker, prompts, self._rng, budget_s=seconds, input_length=input_length)
-        except ValueError as error:
-            raise TitoError(f"--input-length: {error}") from error
+        found = tokens.speed(
+            self.worker, self._prompts(), self._rng, budget_s=seconds, input_length=input_length
+        )
         low, high = found.interval
         record = {
             "tokens_per_second": found.tokens_per_second,
@@ -233,13 +332,10 @@ class TextRun:
         return {**self.about, **record}, text + _faults(found.faults)
 
 
-def is_text(model: Path, dataset: str | None) -> bool:
-    """Whether a model is one of language: measured on a text, or with a tokenizer beside it."""
-    return dataset in datasets.TEXT_NAMES or (dataset is None and _beside(model).is_file())
-
-
-def _beside(model: Path) -> Path:
-    return model.with_name(staging.TOKENIZER)
+def _tokenizer(model: Path) -> Path | None:
+    """The tokenizer beside a language model, where there is one."""
+    beside = model.with_name(staging.TOKENIZER)
+    return beside if beside.is_file() else None
 
 
 def _faults(faults: list[str]) -> str:
@@ -247,32 +343,44 @@ def _faults(faults: list[str]) -> str:
 
 
 def _about(
-    worker: Worker, data: datasets.Split | datasets.TextSplit, model: Path, parameters: int
+    worker: Worker, data: Data | None, model: Path, known: model_file.Facts, parameters: int
 ) -> dict[str, Any]:
-    return {
+    about = {
         "model": str(model),
         "parameters": parameters,
-        "dataset": data.name,
-        "split": data.split,
-        "n": len(data),
+        "reads": known.reads,
+        "dataset": data.name if data is not None else "noise",
+        "split": data.split if data is not None else "made up",
+        "n": len(data) if data is not None else tokens.BATCH,
         "sandbox": worker.level,
         "machine": scorer.machine(),
     }
+    if known.reads == model_file.TOKENS:
+        about.update(vocabulary=known.vocabulary, context=known.context)
+    return about
 
 
 @contextmanager
 def ready_text(
-    model: Path, dataset: str | None, split: str, tinytorch: Path | None, level: str | None
-) -> Iterator[TextRun]:
-    """A language model loaded in a sandboxed worker. Raises TitoError, DataError and SubmissionError."""
-    data = datasets.load_text(dataset or "tinytalks", split)
-    with staged(model, tinytorch) as (folder, copy):
+    model: Path, known: model_file.Facts, data: datasets.TextSplit | None,
+    tinytorch: Path | None, level: str | None,
+) -> Iterator[TextRun]:  # fmt: skip
+    """A language model loaded in a sandboxed worker. Raises TitoError and SubmissionError."""
+    beside = _tokenizer(model)
+    if beside is None and (data is not None or known.vocabulary is None):
+        raise TitoError(
+            f"{model} reads tokens, and its tokenizer is not there: put its {staging.TOKENIZER} beside it"
+        )
+    with staged(model, known, tinytorch) as (folder, copy):
         try:
-            words = tokenizer.load(folder / staging.TOKENIZER)
+            words = tokenizer.load(folder / staging.TOKENIZER) if beside else None
+            size = words.vocab_size if words is not None else known.vocabulary
+            known = replace(known, vocabulary=size)
             with Worker(folder, folder, _bounds("language"), level) as worker:
-                yield TextRun(worker, data, model, worker.load(copy, words.vocab_size)["parameters"], words)
+                count = worker.load(copy, size or 0)["parameters"]
+                yield TextRun(worker, data, words, _about(worker, data, model, known, count))
         except (tokenizer.TokenizerError, language.LanguageError) as error:
-            raise TitoError(f"{_beside(model)}: {error}") from error
+            raise TitoError(f"{beside or model}: {error}") from error
 
 
 def _bounds(track: str) -> sandbox.Limits:
@@ -286,29 +394,45 @@ def _bounds(track: str) -> sandbox.Limits:
 
 
 @contextmanager
-def ready(model: Path, dataset: str, split: str, tinytorch: Path | None, level: str | None) -> Iterator[Run]:
-    """A model loaded in a sandboxed worker. Raises TitoError, DataError and SubmissionError."""
-    data = datasets.load(dataset, split)
+def ready(
+    model: Path, known: model_file.Facts, data: datasets.Split, tinytorch: Path | None, level: str | None
+) -> Iterator[Run]:
+    """A model of pictures loaded in a sandboxed worker. Raises TitoError and SubmissionError."""
     bounds = _bounds("vision")
-    with staged(model, tinytorch) as (folder, copy), Worker(folder, folder, bounds, level) as worker:
-        yield Run(worker, data, model, worker.load(copy)["parameters"])
+    with staged(model, known, tinytorch) as (folder, copy), Worker(folder, folder, bounds, level) as worker:
+        yield Run(worker, data, _about(worker, data, model, known, worker.load(copy)["parameters"]))
 
 
 @contextmanager
-def staged(model: Path, tinytorch: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """Yields a scratch folder (model file, network.py, tinytorch/) and the model file in it."""
-    if not model.is_file():
-        raise TitoError(f"no model file {model}: tinytorch.save writes one")
+def staged(
+    model: Path, known: model_file.Facts, tinytorch: Path | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """Yields a scratch folder (model file, network.py, tokenizer.json, tinytorch/) and the model file in it.
+
+    Only what the model needs is there: its network where it has classes of its own, a tokenizer where it
+    reads tokens.
+    """
     package = package_for(model, tinytorch) / "tinytorch"
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         folder = Path(scratch)
         copy = folder / ("model.pt" if model.suffix == ".pt" else "model.safetensors")
-        shutil.copyfile(model, copy)
-        for beside in (model.with_name("network.py"), _beside(model)):
-            if beside.is_file():
-                shutil.copyfile(beside, folder / beside.name)
+        copy.write_bytes(model_file.checked_bytes(model))
+        if known.source is not None:
+            write_network(known, folder / network.FILE)
+        beside = _tokenizer(model)
+        if beside is not None and known.reads == model_file.TOKENS:
+            shutil.copyfile(beside, folder / staging.TOKENIZER)
         copy_package(package, folder / "tinytorch")
         yield folder, copy
+
+
+def write_network(known: model_file.Facts, target: Path) -> None:
+    """The network.py of a model: the file of that name as it is, else the classes from where they stand."""
+    assert known.source is not None
+    if known.source.name == network.FILE:
+        shutil.copyfile(known.source, target)
+    else:
+        target.write_text(network.extract(known.source, known.own), encoding="utf-8")
 
 
 def package_for(model: Path, given: Path | None = None) -> Path:
@@ -330,8 +454,8 @@ def package_for(model: Path, given: Path | None = None) -> Path:
                 return found
         given = workspace.repository()
         if given is None:
-            raise TitoError(
-                "no tinytorch found: run this in your workspace, or name its folder with --tinytorch"
+            raise Missing(
+                "no tinytorch found to run the model: go to your workspace, or name it with --tinytorch PATH"
             )
     found = given if given is not None else home()
     if not (found / "tinytorch" / "__init__.py").is_file():
