@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autograder import tinytalks
-from autograder.errors import OlympicsError
+from autograder.errors import Missing, OlympicsError
 from autograder.tinytalks import Dialogue
 
 try:
@@ -66,6 +66,10 @@ _MOST_TEXT = 64_000_000  # bytes of one text file
 
 class DataError(OlympicsError):
     """A data set that is missing, damaged or out of reach. The message is one line and says what to do."""
+
+
+class NotHere(DataError, Missing):
+    """A data set that this machine does not have; the message names what brings it."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def load_text(name: str | Path, split: str = "train", root: str | Path | None = 
         home = Path(root) if root is not None else folder()
         home = home if (home / TEXT_FILES["train"]).is_file() else home / "tinytalks"
         if not home.is_dir():
-            raise DataError(
+            raise NotHere(
                 f"tinytalks-classic is not in {home}: set TINYTORCH_DATA to a folder with "
                 f"{', '.join(TEXT_FILES.values())}"
             )
@@ -293,7 +297,7 @@ def _size_fault(name: str, size: int) -> str | None:
 def _cifar10(root: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     fault = cifar10_fault(root)
     if fault:
-        raise DataError(fault)
+        raise NotHere(fault)
     home = cifar10_folder(root)
     if part == "test":
         return _records(home / TEST_FILE)

@@ -103,9 +103,9 @@ class Tito:
         assert out.count("\n") == 1, out
         return json.loads(out)
 
-    def refuses(self, *words: object) -> str:
-        """One line on stderr, nothing on stdout, exit code 1."""
-        self(*words, code=1)
+    def refuses(self, *words: object, code: int = 1) -> str:
+        """One line on stderr, nothing on stdout, and the exit code: 2 where the machine lacks something."""
+        self(*words, code=code)
         assert self.err.startswith("tito: ") and self.err.count("\n") == 1, self.err
         assert self.out == "", self.out
         return self.err

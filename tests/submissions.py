@@ -84,13 +84,18 @@ def submission(folder: Path, network: str = "") -> Path:
     """A valid submission in `folder`; network: the source of its network.py."""
     (folder / "tinytorch").mkdir(parents=True)
     (folder / "tinytorch" / "__init__.py").write_text(TINYTORCH)
-    save_file(
-        {"weight": _patterns().reshape(10, -1).T.astype(np.float32).copy()}, folder / "model.safetensors"
-    )
+    save_model(folder, _patterns().reshape(10, -1).T.astype(np.float32).copy(), "Linear", 3072, 10)
     (folder / "training.json").write_text(json.dumps({"seconds": 12.0, "epochs": 1, "history": []}))
     if network:
         (folder / "network.py").write_text(network)
     return folder
+
+
+def save_model(folder: Path, weight: np.ndarray, layer: str, *args: int) -> None:
+    """The model file, with its architecture as tinytorch.save writes it: one layer."""
+    architecture = {"class": layer, "args": list(args), "kwargs": {}}
+    note = {"tinytorch": json.dumps({"format": 1, "architecture": architecture})}
+    save_file({"weight": weight}, folder / "model.safetensors", note)
 
 
 def _patterns() -> np.ndarray:

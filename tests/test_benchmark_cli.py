@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from small_course import Tito
-from submissions import submission
+from submissions import save_model, submission
 from texts import VOCABULARY, text_submission
 
 from autograder import datasets, rules, sandbox
-from tito import benchmark, workspace
+from autograder.errors import Missing
+from tito import benchmark, model_file, network, workspace
 from tito.notebook import TitoError
 
 
@@ -92,9 +94,87 @@ def test_speed_of_a_language_model(tito: Tito, words: Path) -> None:
     assert 0 < record["latency_p50"] <= record["latency_p90"] and record["first_token"] > 0
     out = tito(*shared)
     assert "16 texts of 128 tokens, 64 of them new" in out and "ms a token" in out
-    assert "leave no prompt" in tito.refuses(*shared, "--input-length", "10")
+    for length in ("10", "0", "-3", "513"):
+        assert f"--input-length {length}: expected 65 to 512" in tito.refuses(
+            *shared, "--input-length", length
+        )
     words.with_name("tokenizer.json").write_text("{}")
     assert "tokenizer.json has the type" in tito.refuses(*shared)
+
+
+def test_speed_and_memory_need_no_data_set_and_no_tokenizer(tito: Tito, entry: Path, words: Path) -> None:
+    """What is made up is said; a tokenizer in the folder does not make a network of pictures read text."""
+    shutil.copyfile(words.with_name("tokenizer.json"), entry / "tokenizer.json")
+    words.with_name("tokenizer.json").unlink()
+    for model, kind in ((entry / "model.safetensors", "pictures"), (words, "tokens")):
+        for what, more in (("memory", ()), ("speed", ("--seconds", "0"))):
+            out = tito("benchmark", what, "--model", model, *more)
+            assert f"made-up {kind}, no data set needed" in out
+    pictures = tito.json("benchmark", "size", "--model", entry / "model.safetensors")
+    assert pictures["size_bytes"] == (entry / "model.safetensors").stat().st_size
+    assert "put its tokenizer.json beside it" in tito.refuses("benchmark", "accuracy", "--model", words)
+
+
+def test_a_data_set_of_the_other_kind_is_refused(tito: Tito, entry: Path, words: Path) -> None:
+    for model, dataset, says in (
+        (words, "cifar10", "reads tokens, and cifar10 holds pictures: try --dataset tinytalks"),
+        (
+            entry / "model.safetensors",
+            "tinytalks",
+            "reads pictures, and tinytalks holds tokens: try --dataset",
+        ),
+    ):
+        for what in ("accuracy", "speed", "memory"):
+            assert says in tito.refuses("benchmark", what, "--model", model, "--dataset", dataset)
+
+
+def test_what_a_class_of_ones_own_reads_stands_in_its_code(tmp_path: Path) -> None:
+    """Read and never run: network.py, or the script that defines the class, without the part that trains."""
+
+    def saved(folder: Path, *args: int) -> Path:
+        folder.mkdir()
+        save_model(folder, np.zeros((1, 1), np.float32), "Net", *args)
+        return folder / "model.safetensors"
+
+    head = "raise SystemExit('this ran')\nfrom tinytorch import GPT, Conv2d, Embedding, Linear, Module\n"
+    no = (None, None)  # vocabulary, context
+    for number, (code, reads) in enumerate((
+        ("class Net(GPT):\n    pass\n", ("tokens", 90, 64)),
+        ("class Net(Module):\n    def __init__(self):\n        self.e = Embedding(9, 2)\n", ("tokens", *no)),
+        ("def part():\n    return Conv2d\nclass Net(Module):\n    made = part\n", ("pictures", *no)),
+        ("class Other(GPT):\n    pass\nclass Net(Module):\n    head = Linear\n", ("pictures", *no)),
+        ("class Net(Module):\n    parts = Conv2d, Embedding\n", ("", *no)),
+        ("class Net(Module):\n    pass\n", ("", *no)),
+    )):  # fmt: skip
+        model = saved(tmp_path / str(number), 90, 8, 2, 1, 64)
+        (model.parent / "train.py").write_text(head + code)
+        found = model_file.facts(model)
+        assert ((found.reads, found.vocabulary, found.context), found.own) == (reads, ("Net",)), code
+        assert found.source == model.parent / "train.py"
+    (model.parent / "again.py").write_text(head + code)
+    with pytest.raises(TitoError, match=r"needs Net, which again.py and train.py define: keep it in one"):
+        model_file.facts(model)
+    (model.parent / "network.py").write_text("class Net(GPT):\n    pass\n")
+    assert model_file.facts(model).reads == "tokens"
+    (model.parent / "network.py").write_text("class Net(:")
+    with pytest.raises(TitoError, match=r"network.py line 1 is not Python"):
+        model_file.facts(model)
+
+
+def test_the_network_of_a_script_is_taken_without_its_training(tmp_path: Path) -> None:
+    script = tmp_path / "your_training.py"
+    script.write_text(
+        "import numpy as np, os\nfrom tinytorch import Linear, Module, train_loop\n"
+        "SIZE = 8  # of the middle\nRATE = 0.1\n\n\ndef double(n):\n    return 2 * n\n\n\n"
+        "@staticmethod\nclass Net(Module):\n    width = double(SIZE)  # kept\n\n\n"
+        "history = train_loop(Net())\n"
+    )
+    text = network.extract(script, ["Net"])
+    assert text == (
+        '"""The network, from your_training.py."""\n\nfrom tinytorch import Module\n\n'
+        "SIZE = 8  # of the middle\n\ndef double(n):\n    return 2 * n\n\n@staticmethod\nclass Net(Module):\n"
+        "    width = double(SIZE)  # kept\n"
+    )
 
 
 def test_input_length_is_of_texts(tito: Tito, entry: Path) -> None:
@@ -114,13 +194,19 @@ def test_network_beside_the_model_is_used(tito: Tito, entry: Path) -> None:
 def test_refusals_are_one_line(tito: Tito, entry: Path, tmp_path: Path) -> None:
     model = entry / "model.safetensors"
     assert "no model file" in tito.refuses("benchmark", "size", "--model", tmp_path / "none")
-    assert "tito data fetch cifar10" in tito.refuses("benchmark", "accuracy", "--model", model)
+    assert "is a folder" in tito.refuses("benchmark", "memory", "--model", tmp_path)
+    assert "tito data fetch cifar10" in tito.refuses("benchmark", "accuracy", "--model", model, code=2)
     assert "mnist" in tito.refuses("benchmark", "accuracy", "--model", model, "--dataset", "mnist")
     assert "no split" in tito.refuses(
         "benchmark", "accuracy", "--model", model, "--dataset", "digits", "--split", "x"
     )
-    model.write_bytes(b"\x80\x04garbage")
-    tito.refuses("benchmark", "accuracy", "--model", model, "--dataset", "digits")
+    save_file({"weight": np.zeros((2, 2), np.float32)}, tmp_path / "bare.pt")
+    assert "no architecture" in tito.refuses("benchmark", "memory", "--model", tmp_path / "bare.pt")
+    for pickle in (b"\x80\x04garbage...", b"PK\x03\x04torch.save writes an archive"):
+        (tmp_path / "your_model.pt").write_bytes(pickle)
+        for what in ("accuracy", "speed", "size", "memory"):
+            said = tito.refuses("benchmark", what, "--model", tmp_path / "your_model.pt")
+            assert "your_model.pt is a pickle, which could run any code: write it with tinytorch.save" in said
     assert "no tinytorch/ in" in tito.refuses("benchmark", "size", "--model", model, "--tinytorch", tmp_path)
 
 
@@ -145,7 +231,7 @@ def test_which_package_a_model_runs_with(
     assert benchmark.package_for(mine) == ws
     assert benchmark.package_for(tmp_path / "model.safetensors") == course
     monkeypatch.setattr(workspace, "repository", lambda: None)
-    with pytest.raises(TitoError, match="--tinytorch"):
+    with pytest.raises(Missing, match="--tinytorch"):
         benchmark.package_for(tmp_path / "model.safetensors")
     monkeypatch.setenv("TITO_TINYTORCH", str(other))
     assert benchmark.package_for(mine) == other

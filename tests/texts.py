@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
-from submissions import submission
+from submissions import save_model, submission
 
 CHARACTERS = ["\n", *map(chr, range(32, 127))]
 VOCABULARY = len(CHARACTERS) + 1  # and the end token, the last id
@@ -41,7 +40,8 @@ def table(text: str = TEXT) -> np.ndarray:
 def text_submission(folder: Path, network: str = BIGRAM, weight: np.ndarray | None = None) -> Path:
     """A valid entry of a text track in `folder`; network: the source of its network.py."""
     submission(folder, network)
-    save_file({"weight": table() if weight is None else weight}, folder / "model.safetensors")
+    weight = table() if weight is None else weight
+    save_model(folder, weight, "Embedding", *weight.shape)
     form = {"format": 1, "type": "char", "characters": CHARACTERS}
     (folder / "tokenizer.json").write_text(json.dumps(form))
     return folder
