@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from autograder import deadlines, judging, recording, rules, sandbox
+from autograder.course import Course, Settings
 from autograder.errors import GradingError
-from autograder.judging import Course, Judgement, Settings
+from autograder.judging import Judgement
 
 CHUNK = 8  # judgements that are brought into the gradebook together, while others are judged
 TIMED = "timed"  # the Dask resource of a slot where nothing else runs

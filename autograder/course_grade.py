@@ -24,7 +24,7 @@ from typing import Any
 from nbgrader.api import Gradebook
 
 from autograder import export, leaderboard, marks, recording, rules
-from autograder.judging import Course
+from autograder.course import Course
 from autograder.marks import Class, Mark
 
 IMPLEMENTATION, REPORT, QUALITY, RANK = rules.COURSE_GRADE

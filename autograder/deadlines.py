@@ -29,8 +29,9 @@ from typing import Any
 
 from nbgrader.api import Gradebook
 
+from autograder.course import Course
 from autograder.errors import GradingError
-from autograder.judging import Course, Judgement
+from autograder.judging import Judgement
 
 FILE = Path("course", "deadlines.toml")
 DAY_S = 86_400

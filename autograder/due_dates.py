@@ -15,8 +15,8 @@ from pathlib import Path
 from nbgrader.api import Gradebook, MissingEntry
 
 from autograder import deadlines, files
+from autograder.course import Course
 from autograder.errors import GradingError
-from autograder.judging import Course
 from autograder.recording import nbgrader_config
 
 HEADER = re.compile(r"^\s*\[")

@@ -27,15 +27,13 @@ from nbformat import NotebookNode
 from nbgrader import utils
 
 from autograder import sandbox
+from autograder.course import LIMITS
 from autograder.rebuild import clean_outputs, grade_id
 
 VERSION = "2"  # part of every result's key: raise it when a judgement changes
 RUN = "tito_run"  # notebook metadata: how the run went
 MAX_RESULT = 48_000_000  # bytes read back from one run
 CELL_OUTPUT = 1_000_000  # bytes one cell may print
-LIMITS = sandbox.Limits(
-    wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
-)
 # A run that ended so was ended from outside, or the judge's process died: hardly the student's doing, and it
 # is tried again. Where it happens each time, the notebook does it, and the reason stands.
 NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer", "killed")

@@ -23,8 +23,8 @@ from nbgrader import utils
 from nbgrader.api import Gradebook
 
 from autograder import judging, ledger, recording, rules
+from autograder.course import Course
 from autograder.errors import GradingError
-from autograder.judging import Course
 from autograder.results import COLUMNS as COLUMNS
 from autograder.results import METRICS as METRICS
 from autograder.results import SCHEMA as SCHEMA

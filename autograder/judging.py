@@ -11,7 +11,6 @@ import datetime
 import functools
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -23,7 +22,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader import utils
 
-from autograder import execute, files, rules, sandbox, scorer
+from autograder import execute, files, rules, scorer
+from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from autograder.execute import CellResult
 from autograder.hashes import digest, text_hash
@@ -31,54 +31,6 @@ from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, r
 
 HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
-STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
-
-
-@dataclass(frozen=True)
-class Course:
-    """An nbgrader course on disk: source/, release/, submitted/, autograded/, gradebook.db under `root`.
-
-    `package` is the reference tinytorch that module notebooks import from. Ours: grading/ (judgements).
-    """
-
-    root: Path
-    package: Path
-
-    @classmethod
-    def at(cls, root: Path | str) -> Course:
-        """The course in a folder; its package is the folder's own tinytorch/ or the repository's."""
-        root = Path(root).resolve()
-        own = root / "tinytorch"
-        return cls(root, own if own.is_dir() else HERE.parent / "tinytorch")
-
-    @property
-    def grading(self) -> Path:
-        return self.root / "grading"
-
-    def source(self, assignment: str) -> Path:
-        return self.root / "source" / assignment / f"{assignment}.ipynb"
-
-    def submitted(self, student: str, assignment: str) -> Path:
-        return self.root / "submitted" / student / assignment
-
-    def students(self, assignment: str) -> list[str]:
-        """Everybody with a collected submission of the assignment."""
-        found = (self.root / "submitted").glob(f"*/{assignment}")
-        return sorted(path.parent.name for path in found if path.is_dir() and STUDENT.match(path.parent.name))
-
-    def collected(self) -> list[str]:
-        """Every assignment that somebody's submission was collected of."""
-        names = {path.name for path in (self.root / "submitted").glob("*/*") if path.is_dir()}
-        return sorted(name for name in names if self.source(name).is_file())
-
-    def secret(self) -> str:
-        """The seed of the scorer's order and noise; made once, readable by the grader alone."""
-        path = self.grading / "secret"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_hex(16).encode())
-        return path.read_text(encoding="utf-8")
 
 
 @dataclass
@@ -116,16 +68,6 @@ class Judgement:
             for c in self.cells
             if c.points is None or c.points < c.max_points
         ]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How submissions are judged: sandbox level, data set of the tracks, time limits."""
-
-    level: str
-    dataset: str = "cifar10"
-    cell_s: float = 60.0
-    limits: sandbox.Limits = execute.LIMITS
 
 
 def judge(

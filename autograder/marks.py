@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nbgrader.api import Gradebook
 
 from autograder import deadlines, recording
-from autograder.judging import Course
+from autograder.course import Course
 
 GRADED = "graded"
 BY_HAND = "waits for a mark by hand"

@@ -22,15 +22,9 @@ from nbgrader.api import Gradebook
 from sqlalchemy.exc import SQLAlchemyError
 
 from autograder import deadlines, ledger
-from autograder.judging import (
-    Course,
-    GradingError,
-    Judgement,
-    load_judgement,
-    plain_judgement,
-    submitted_at,
-    write_json,
-)  # fmt: skip
+from autograder.course import Course
+from autograder.errors import GradingError
+from autograder.judging import Judgement, load_judgement, plain_judgement, submitted_at, write_json
 from autograder.pipeline import configure
 
 SECRET = "submission_secret.txt"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autograder.course import STUDENT
 from autograder.errors import GradingError
-from autograder.judging import STUDENT
 
 # What a column may be called, lower case; the first that is there counts.
 COLUMNS = {

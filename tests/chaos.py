@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbgrader.api import Gradebook
 
-from autograder.judging import Course
+from autograder.course import Course
 from autograder.recording import load_record
 from tests.mutants import ROOT
 from tests.notebooks import answer, check, essay, notebook

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from autograder.judging import Course
+from autograder.course import Course
 from autograder.rebuild import grade_id, unsolved
 from tests.mutants import ROOT, grade, mutants, mutate
 

@@ -13,8 +13,8 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import batch, judging, recording, sandbox
+from autograder.course import Course, Settings
 from autograder.errors import GradingError
-from autograder.judging import Course, Settings
 from autograder.rebuild import answers_as_text
 from tests import chaos
 

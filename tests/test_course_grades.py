@@ -11,8 +11,9 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import course_grade, gradebook_csv, marks, rules
+from autograder.course import Course
 from autograder.execute import CellResult
-from autograder.judging import Course, Judgement
+from autograder.judging import Judgement
 from autograder.recording import nbgrader_config, record_path
 from tests.small_course import Tito
 from tests.test_export import RESULT

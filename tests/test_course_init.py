@@ -11,7 +11,7 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import recording, sandbox
-from autograder.judging import Course
+from autograder.course import Course
 from tests.formgrader import server, student
 from tests.notebooks import answer, check, essay, notebook
 from tests.small_course import Tito, edit

@@ -9,9 +9,10 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import export, ledger, results
+from autograder.course import Course
 from autograder.errors import GradingError
 from autograder.execute import CellResult
-from autograder.judging import Course, Judgement
+from autograder.judging import Judgement
 from autograder.recording import nbgrader_config, record_path
 
 RESULT = {

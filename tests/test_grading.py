@@ -8,7 +8,8 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import batch, judging, recording, sandbox, scorer
-from autograder.judging import Course, Settings
+from autograder.course import Course, Settings
+from autograder.errors import GradingError
 from tests.notebooks import answer, check, essay, notebook
 from tito import course as instructor
 
@@ -210,9 +211,9 @@ def test_track_cells_get_the_trusted_scores(course, monkeypatch):
 
 
 def test_what_cannot_be_graded_is_said(course):
-    with pytest.raises(judging.GradingError, match="is missing"):
+    with pytest.raises(GradingError, match="is missing"):
         batch.grade(course, "99_nothing", SETTINGS)
-    with pytest.raises(judging.GradingError, match="tito collect"):
+    with pytest.raises(GradingError, match="tito collect"):
         batch.grade(course, "01_tiny", SETTINGS, students=["nobody"])
 
 

@@ -11,8 +11,8 @@ from icalendar import Calendar
 from nbgrader.api import Gradebook
 
 from autograder import calendar_file, deadlines, due_dates, rules, schedule
+from autograder.course import Course
 from autograder.errors import GradingError
-from autograder.judging import Course
 from tests.small_course import Tito
 
 FOLDER = Path(__file__).resolve().parents[1] / "course" / "schedules"

@@ -23,7 +23,7 @@ from tito.notebook import TitoError
 from tito.olympics import Json, TrackOption
 
 if TYPE_CHECKING:
-    from autograder.judging import Course
+    from autograder.course import Course
 
 CourseOption = Annotated[
     Path | None, typer.Option("--course", help="The course folder; default: the one here.")
@@ -227,7 +227,7 @@ def _rule(track: str) -> rules.Track:
 
 def _course(root: Path | None) -> Course | None:
     """The course in the given folder, or the one around this folder; None where there is none."""
-    from autograder.judging import Course
+    from autograder.course import Course
     from tito import course
 
     if root is not None:

@@ -48,8 +48,8 @@ def release(
 def collect(assignment: Assignment, course: CourseOption = None, as_json: Json = False) -> None:
     """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
     root = find(course)
+    from autograder.course import Course
     from autograder.exchange import REFUSED
-    from autograder.judging import Course
 
     said = nbgrader(root, "collect", assignment, "--update")
     refused = [line[line.index(REFUSED) :] for line in said.splitlines() if REFUSED in line]
@@ -191,8 +191,8 @@ def similarity(
     """Compare the class's answers with compare50, where it is installed; a report to read, never a score."""
     import shutil
 
+    from autograder.course import Course
     from autograder.files import write_text
-    from autograder.judging import Course
     from autograder.rebuild import answers_as_text
 
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -371,7 +371,7 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
 
-    from autograder.judging import Course
+    from autograder.course import Course
     from autograder.recording import nbgrader_config, quiet_log
 
     with plain_errors():
@@ -388,7 +388,7 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
 def _dataset(root: Path, assignments: Sequence[str]) -> str:
     """What tracks are scored on: as the course's nbgrader_config.py says, else what is on this machine."""
     from autograder import datasets
-    from autograder.judging import Course
+    from autograder.course import Course
     from autograder.recording import nbgrader_config
 
     tracks = [name for name in assignments if name in rules.TRACKS]

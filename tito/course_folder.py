@@ -122,7 +122,7 @@ def _gradebook(root: Path, wish: Wish) -> list[str]:
     from nbgrader.api import Gradebook
 
     from autograder import deadlines, recording
-    from autograder.judging import Course
+    from autograder.course import Course
     from tito.course import plain_errors
 
     names = sorted(path.parent.name for path in (root / "source").glob("*/*.ipynb"))

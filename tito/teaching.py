@@ -209,7 +209,7 @@ def class_grades(root: Path) -> tuple[Any, list[Any]]:
     from nbgrader.api import Gradebook
 
     from autograder import course_grade, marks, recording
-    from autograder.judging import Course
+    from autograder.course import Course
 
     place = Course.at(root)
     with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
@@ -291,7 +291,7 @@ def _apply(root: Path, planned: plans.Plan, path: Path, skip: list[str], force: 
     from nbgrader.api import Gradebook
 
     from autograder import due_dates, recording
-    from autograder.judging import Course
+    from autograder.course import Course
 
     place = Course.at(root)
     if root == repository():
@@ -332,7 +332,7 @@ def _some(names: Any) -> str:
 
 def _course_id(course: Path | None) -> str:
     from autograder import recording
-    from autograder.judging import Course
+    from autograder.course import Course
 
     here = _here(course)
     if here is None:
