@@ -11,12 +11,9 @@ import typer
 from tito.course import CourseOption, Json, find, plain_errors
 from tito.notebook import TitoError
 
-app = typer.Typer()
 pages = typer.Typer(help="The page of the results; `merge` puts the results of several classes together.")
-app.add_typer(pages, name="leaderboard")
 
 
-@app.command()
 def export(
     course: CourseOption = None,
     to: Annotated[

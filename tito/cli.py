@@ -1,4 +1,6 @@
-"""The command line: it parses, calls the parts, prints, and turns a known error into one line."""
+"""The command line: where each command lies, and a known error as one line. A command is imported when it is
+called (`tito.lazy`).
+"""
 
 from __future__ import annotations
 
@@ -11,46 +13,37 @@ import typer
 
 from autograder import streams
 from autograder.errors import OlympicsError
-from tito import (
-    __version__,
-    audit,
-    authoring,
-    benchmark,
-    board,
-    bundle,
-    course,
-    data,
-    demo,
-    lab,
-    module,
-    olympics,
-    sandbox,
-    start,
-    teaching,
-    workspace,
-)
+from tito import __version__, lazy
+
+COMMANDS = {
+    "lab": "tito.lab:lab",
+    "module": "tito.module:app",
+    "data": "tito.data:app",
+    "olympics": "tito.olympics:app",
+    "benchmark": "tito.benchmark:app",
+    "sandbox": "tito.sandbox:sandbox_command",
+    "course": "tito.teaching:app",
+    "release": "tito.course:release",
+    "collect": "tito.course:collect",
+    "grade": "tito.course:grade",
+    "explain": "tito.course:explain",
+    "similarity": "tito.course:similarity",
+    "feedback": "tito.course:feedback",
+    "export": "tito.board:export",
+    "leaderboard": "tito.board:pages",
+    "build": "tito.authoring:build_command",
+    "bundle": "tito.bundle:bundle",
+    "demo": "tito.demo:demo",
+}
 
 app = typer.Typer(
+    cls=lazy.group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Torch Olympics: build your own deep-learning package, then compete with it.",
 )
-app.add_typer(module.app, name="module")
-app.add_typer(data.app, name="data")
-olympics.app.command()(audit.audit)
-olympics.app.command()(audit.retime)
-app.add_typer(olympics.app, name="olympics")
-app.add_typer(benchmark.app, name="benchmark")
-app.command()(lab.lab)
-app.command("build")(authoring.build_command)
-app.command("bundle")(bundle.bundle)
-app.command("demo")(demo.demo)
-app.command("sandbox")(sandbox.sandbox_command)
-app.add_typer(teaching.app, name="course")
-app.add_typer(course.app)  # release, collect, grade, explain, feedback
-app.add_typer(board.app)  # export, leaderboard
 
 
 @app.callback(invoke_without_command=True)
@@ -70,6 +63,8 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
+    from tito import start, workspace
+
     made, added = workspace.init(path or workspace.here_or_new(), release)
     start.refresh(made)
     if as_json:

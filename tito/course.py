@@ -19,8 +19,6 @@ import typer
 from autograder import rules, sandbox, streams
 from tito.notebook import TitoError
 
-app = typer.Typer(no_args_is_help=True, help="For instructors: from a release to the leaderboard.")
-
 CourseOption = Annotated[
     Path | None, typer.Option("--course", help="The course folder; default: the one here.")
 ]
@@ -28,7 +26,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 Assignment = Annotated[str, typer.Argument(help="Such as 05_autograd or vision.")]
 
 
-@app.command()
 def release(
     assignments: Annotated[list[str], typer.Argument(help="Such as 05_autograd vision.")],
     course: CourseOption = None,
@@ -44,7 +41,6 @@ def release(
     _say(as_json, {"released": assignments}, f"released {', '.join(assignments)} to {root / 'release'}")
 
 
-@app.command()
 def collect(assignment: Assignment, course: CourseOption = None, as_json: Json = False) -> None:
     """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
     root = find(course)
@@ -58,7 +54,6 @@ def collect(assignment: Assignment, course: CourseOption = None, as_json: Json =
     _say(as_json, {"assignment": assignment, "students": students, "refused": refused}, text)
 
 
-@app.command()
 def grade(
     assignments: Annotated[list[str] | None, typer.Argument(help="Such as 05_autograd vision.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every assignment that was collected.")] = False,
@@ -140,7 +135,6 @@ def _replay(
         raise typer.Exit(1)
 
 
-@app.command()
 def explain(
     student: Annotated[str, typer.Argument(help="The student's name in submitted/.")],
     assignment: Assignment,
@@ -182,7 +176,6 @@ def explain(
     typer.echo(f"from {hashes or 'a record of an older version, which kept no hashes'}")
 
 
-@app.command()
 def similarity(
     assignment: Assignment,
     course: CourseOption = None,
@@ -249,7 +242,6 @@ def _progress(as_json: bool) -> Iterator[Any]:
         yield show
 
 
-@app.command()
 def feedback(
     assignment: Assignment,
     course: CourseOption = None,

@@ -30,7 +30,7 @@ from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
 from autograder.sandbox import SandboxUnavailable
-from tito import benchmark, notebook, progress, start, workspace
+from tito import benchmark, lazy, notebook, progress, start, workspace
 from tito.exporter import export_text, is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
@@ -41,7 +41,12 @@ MODEL = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 STUDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
-app = typer.Typer(no_args_is_help=True, help="The tracks: begin one, read its rules, hand in, see the board.")
+INSTRUCTORS = {"audit": "tito.audit:audit", "retime": "tito.audit:retime"}
+app = typer.Typer(
+    cls=lazy.group(INSTRUCTORS),
+    no_args_is_help=True,
+    help="The tracks: begin one, read its rules, hand in, see the board.",
+)
 
 TrackOption = Annotated[str, typer.Option("--track", help=f"One of {', '.join(rules.TRACKS)}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]

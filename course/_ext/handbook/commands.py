@@ -11,6 +11,8 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 from typer.testing import CliRunner
 
+from tito.lazy import Later
+
 
 def tree() -> dict[str, list[str]]:
     """The commands of tito by their first word, each as the words after `tito`."""
@@ -22,6 +24,7 @@ def tree() -> dict[str, list[str]]:
 
 def _below(command: Any, words: str) -> Iterator[str]:
     yield words
+    command = command.load() if isinstance(command, Later) else command
     for name, inner in getattr(command, "commands", {}).items():
         yield from _below(inner, f"{words} {name}")
 
