@@ -59,6 +59,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 # requirements/*.txt pin every package with its hashes; the course itself is installed in place
 $(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python %d.%d is too old; 3.11 or newer is needed: make PYTHON=python3.11 demo" % sys.version_info[:2])'
+	@$(PYTHON) -m tito.machine  # what cannot work here is said before anything is installed
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements/build.txt -r requirements/run.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .

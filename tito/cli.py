@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "tito.data:app",
     "olympics": "tito.olympics:app",
     "benchmark": "tito.benchmark:app",
+    "doctor": "tito.doctor:doctor",
     "sandbox": "tito.sandbox:sandbox_command",
     "course": "tito.teaching:app",
     "release": "tito.course:release",

@@ -27,7 +27,7 @@ from autograder import batch, datasets, judging, leaderboard, recording, sandbox
 from autograder.files import write_text
 from autograder.rebuild import grade_id
 from tito import course as instructor
-from tito import olympics, workspace
+from tito import machine, olympics, workspace
 from tito.exporter import export_notebook, export_text, is_export
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
@@ -76,6 +76,8 @@ def demo(
     begin = time.perf_counter()
     if workspace.repository() is None:
         raise TitoError("the demo plays in a clone of the course, and this tito runs without one")
+    if not as_json:
+        typer.echo("\n".join(machine.short(machine.look(["grading"]))))
     chosen = sandbox.require(level) if level else sandbox.best_level()
     instructor.warn_level(chosen)
     if build:
