@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes
 
-.PHONY: demo test book browser chromium proxy lab build check lint lock clean
+.PHONY: demo test levels book browser chromium proxy lab build check lint lock clean
 
 demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade, export, leaderboard
 	$(BIN)/tito demo
@@ -12,6 +12,9 @@ demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade,
 test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, with one thread each
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
+
+levels: $(VENV)/dev.stamp  ## a short class at every sandbox level, without bwrap, and as an ordinary user, in a folder with an odd name
+	$(BIN)/python -m tests.levels
 
 book: $(VENV)/book.stamp  ## the handbook, offline, into build/book; every command in it is executed
 	$(BIN)/python -m sphinx -q -W -E -j 2 -b html course build/book

@@ -122,7 +122,7 @@ def audit(
     rule = rules.track(track)
     if not entry.is_dir() or entry.is_symlink():
         raise AuditError(f"{entry} is no folder: expected a submission, as `tito olympics submit` packs it")
-    level = sandbox.require(level or sandbox.best_level())
+    level = sandbox.choose(level)
     if level not in LEVELS:
         raise AuditError(
             f"an audit needs sandbox level {' or '.join(LEVELS)}: at level {level} the script could read the "
@@ -270,9 +270,9 @@ def _train(
     (lib / "autograder" / "__init__.py").touch()
     shutil.copyfile(audit_datasets.__file__, lib / "autograder" / "datasets.py")
     env = {
-        "TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, "PYTHONPATH": str(lib), **_ENV,
+        "TINYTORCH_DATA": str(data), "TINYTORCH_DATASET": found.dataset, **_ENV,
     }  # fmt: skip
-    readable = [data, lib]
+    readable = [data]
     if rule.given:
         given.mkdir()
         for path in (staging.entry_folder(rule.given) / n for n in _GIVEN_FILES):
@@ -296,6 +296,7 @@ def _train(
         sandbox.start(
             [sys.executable, "-B", "-u", SCRIPT], cwd=work, readable=readable, writable=[work], env=env,
             limits=limits, level=found.level, packages=(*client.PACKAGES, "tqdm"),
+            importable=[lib / "autograder"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process,
     ):  # fmt: skip

@@ -74,7 +74,7 @@ class Worker:
         self.submission = Path(submission_dir).absolute()
         self.tinytorch = Path(tinytorch_dir).absolute() if tinytorch_dir else self.submission
         self.limits = limits or sandbox.Limits(wall_s=600.0)
-        self.level = sandbox.require(level or sandbox.best_level())
+        self.level = sandbox.choose(level)
         self._answer_s = answer_s
         self._threads = threads or os.cpu_count() or 1
         self._process: sandbox.Process | None = None
@@ -88,10 +88,11 @@ class Worker:
             raise SubmissionError("the folder tinytorch/ is missing: run `tito olympics submit` to pack it")
         here = Path(__file__).absolute().parent
         threads = str(self._threads)
-        script, folders = here / "worker.py", (self.submission, self.tinytorch)
+        script = here / "worker.py"
         self._process = sandbox.start(
-            [sys.executable, "-I", "-B", "-u", str(script), *map(str, folders)],
-            readable=[script, here / "protocol.py", self.submission, self.tinytorch / "tinytorch"],
+            [sys.executable, "-P", "-s", "-B", "-u", str(script), str(self.submission)],
+            readable=[script, here / "protocol.py", self.submission],
+            importable=[self.tinytorch / "tinytorch"],
             env=dict.fromkeys(_THREAD_COUNTS, threads) | _SHORT_SPINNING,
             limits=self.limits, level=self.level, packages=PACKAGES,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Two kernel fences a process puts around itself without being root: Landlock (files), seccomp (sockets).
+"""Kernel fences a process puts around itself without being root: Landlock (files), seccomp (sockets, modes).
 
 Plain system calls through ctypes, so that a machine without bubblewrap needs no extra package.
 Sources: Linux Documentation/userspace-api/landlock.rst and seccomp_filter.rst.
@@ -127,6 +127,45 @@ def refuse_network() -> None:
         (give, 0, 0, kill),
         (give, 0, 0, refuse),
     ]
+    _install(program)
+
+
+# Calls that change who may open a file, or its dates: chmod, chown, utime, setxattr and their relatives.
+_ATTRIBUTES = {
+    "x86_64": (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466),
+    "aarch64": (5, 6, 7, 14, 15, 16, 52, 53, 54, 55, 88, 452, 463, 466),
+}
+
+
+def keep_attributes() -> None:
+    """Modes, owners, dates and extended attributes of files stay as they are, here and in children.
+
+    Landlock has no say in them: what a program may not open, it could still close to its owner, or open to
+    everybody. The calls say that they succeeded, as copying a file must not fail. Raises OSError as
+    refuse_network.
+    """
+    if not can_refuse_network():
+        raise OSError(errno.ENOSYS, f"no filter of system calls for {platform.machine()}")
+    audit, _, io_uring = _SECCOMP_NUMBERS[platform.machine()]
+    calls = _ATTRIBUTES[platform.machine()]
+    load, equal, above, give = 0x20, 0x15, 0x35, 0x06
+    allow, kill, refuse, nothing = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EACCES, 0x00050000
+    program = [
+        (load, 0, 0, 4),  # the architecture
+        (equal, 1, 0, audit),
+        (give, 0, 0, kill),
+        (load, 0, 0, 0),  # the system call
+        (above, len(calls) + 2, 0, 0x40000000),  # x32 calls on x86-64
+        (equal, len(calls) + 1, 0, io_uring),
+        *((equal, len(calls) + 1 - i, 0, number) for i, number in enumerate(calls)),
+        (give, 0, 0, allow),
+        (give, 0, 0, refuse),
+        (give, 0, 0, nothing),
+    ]
+    _install(program)
+
+
+def _install(program: list[tuple[int, int, int, int]]) -> None:
     code = b"".join(struct.pack("<HBBI", *line) for line in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("@HP", len(program), ctypes.addressof(buffer))

@@ -196,24 +196,24 @@ def _run(
 ) -> tuple[dict[int, dict[str, Any]], str, float]:
     """Records by cell number, why the run ended early ("" if it did not), and its seconds."""
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="tito-")) for _ in range(3)]
-        library, orders, shared = map(Path, folders)
-        for package in ("tito", "autograder"):  # by link, so that the rest of the checkout stays unseen
-            Path(library, package).symlink_to(HERE.parent / package)
+        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="tito-")) for _ in range(2)]
+        orders, shared = map(Path, folders)
+        tinytorch_dir, ours = tinytorch_dir.resolve(), [HERE.parent / name for name in ("tito", "autograder")]
         (orders / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        env = _environment(library, tinytorch_dir, threads) | {"TMPDIR": str(shared)}
+        env = _environment(threads) | {"TMPDIR": str(shared)}
         requests, answers = os.pipe(), os.pipe()
         program = [sys.executable, "-P", "-m"]
         try:
             student = stack.enter_context(
                 sandbox.start(
                     [*program, "autograder.verdict.student"],
-                    readable=[library, HERE, HERE.parent / "tito", tinytorch_dir],
+                    readable=[tinytorch_dir],
+                    importable=ours,
                     writable=[shared],  # files that a graded cell has the student's code write, and reads
                     limits=limits,
                     level=level,
                     loopback=True,  # for event loops, which notebooks may start
-                    env=env,
+                    env=env | {"TITO_TINYTORCH": str(tinytorch_dir)},
                     stdin=requests[0],
                     stdout=answers[1],
                 )
@@ -221,7 +221,8 @@ def _run(
             judge = stack.enter_context(
                 sandbox.start(
                     [*program, "autograder.verdict.judge", str(orders / "job.json")],
-                    readable=[library, HERE, HERE.parent / "tito", orders],
+                    readable=[orders],
+                    importable=ours,
                     writable=[shared],
                     limits=sandbox.Limits(wall_s=limits.wall_s + 10, memory_bytes=JUDGE_MEMORY),
                     level=level,
@@ -247,14 +248,12 @@ def _run(
         return records, stopped, ended.seconds
 
 
-def _environment(library: Path, tinytorch_dir: Path, threads: int) -> dict[str, str]:
+def _environment(threads: int) -> dict[str, str]:
     env = {
         "MPLBACKEND": "Agg",
-        "PYTHONPATH": str(library),
         "PYTHONWARNINGS": "ignore",
         "PYTHONHASHSEED": "0",
         "NBGRADER_EXECUTION": "autograde",
-        "TITO_TINYTORCH": str(tinytorch_dir.resolve()),
     }
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         env[name] = str(threads)

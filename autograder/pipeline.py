@@ -4,11 +4,13 @@ nbgrader_config.py calls `configure(c)`, so that formgrader and nbgrader's own c
 and export in the same way as `tito`.
 """
 
+import functools
 from typing import Any
 
 
 def configure(c: Any) -> None:
     """Set nbgrader's converters to our preprocessors (`c`: the object of nbgrader_config.py)."""
+    _mend_paths()
     ours = "autograder.plugins."
     theirs = "nbgrader.preprocessors."
     # No CheckCellMetadata: the notebook is ours, rebuilt, and checking it twice took a third of the time.
@@ -36,3 +38,17 @@ def configure(c: Any) -> None:
         c.Judged.course = root
         c.LatePenalty.course = root
         c.ResultsExport.course = root
+
+
+@functools.cache
+def _mend_paths() -> None:
+    """nbgrader writes paths into a file in which % begins an expression: there it has to be doubled."""
+    from nbgrader import dbutil  # in whatever reads this configuration it is loaded already
+
+    write = dbutil.write_alembic_ini
+
+    def write_alembic_ini(alembic_ini: str, db_url: str) -> None:
+        write(alembic_ini, db_url.replace("%", "%%"))
+
+    dbutil.ALEMBIC_DIR = dbutil.ALEMBIC_DIR.replace("%", "%%")
+    dbutil.write_alembic_ini = write_alembic_ini

@@ -28,7 +28,7 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
     """Replaces a submitted notebook by the judged one: rebuilt, executed in the sandbox, trusted scores."""
 
     course = Unicode("", help="The course folder.").tag(config=True)
-    level = Unicode("", help="Sandbox level; the best of this machine when empty.").tag(config=True)
+    level = Unicode("", help="The least sandbox level that grades here; when empty, any.").tag(config=True)
     dataset = Unicode(
         "", help="The data set that tracks are scored on; when empty, cifar10 if it is here, else digits."
     ).tag(config=True)
@@ -43,7 +43,7 @@ class Judged(NbGraderPreprocessor):  # type: ignore[misc]
         from autograder import judging, recording  # they import this module
 
         job = resources["nbgrader"]
-        settings = judging.Settings(self.level or sandbox.best_level(), self.dataset or datasets.usual())
+        settings = judging.Settings(sandbox.choose(least=self.level), self.dataset or datasets.usual())
         course = judging.Course.at(self.course or Path.cwd())
         recording.enter_deadlines(course, job["assignment"], [job["student"]])
         judgement = judging.judge(course, job["student"], job["assignment"], settings)

@@ -5,8 +5,9 @@ is refused, never replaced by a weaker one behind the caller's back.
 
 bubblewrap  own file tree (system read-only, private /tmp, no home, only the named folders), own process
             space, no network but a loopback of its own, no rights, no further namespaces
-landlock    the kernel lets it open only the system's and the named files; sockets only within the machine
-            (Unix ones), or all of them where the caller asks for loopback, as a notebook kernel must
+landlock    the kernel lets it open only the system's and the named files, and change mode, owner and date of
+            none (such calls do nothing); names and sizes of others can be asked for; sockets only within the
+            machine (Unix ones), or all of them where the caller asks for loopback, as a kernel must
 rlimits     memory, processes, time and file size are limited; files of the same user stay readable
 
 At every level a supervisor of ours watches the whole tree: wall clock, CPU time, memory, processes, threads,
@@ -17,6 +18,7 @@ bytes written to disk. Where the machine lets us make a cgroup, the kernel holds
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -37,6 +39,8 @@ from autograder import confine
 from autograder.errors import Missing, OlympicsError
 
 LEVELS = ("bubblewrap", "landlock", "rlimits")
+SETTING = "TITO_SANDBOX"  # environment variable: the level wherever none is named
+HELP = f"Sandbox level: {', '.join(LEVELS)}; default: what {SETTING} says, else the best one here."
 SUPERVISOR_KILLED = "the sandbox's supervisor was killed"  # the reason in a report
 
 _NO_LINUX = (
@@ -53,6 +57,11 @@ _ETC = (
 )  # fmt: skip
 _CPU = "/sys/devices/system/cpu"  # numerical libraries count processors here
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# Beside links to the packages that a program may import: what else is installed is not found, at any level.
+_ONLY_THESE = """import os, sys
+sys.path[:] = [p for p in sys.path if os.path.basename(p) not in ("site-packages", "dist-packages")]
+sys.meta_path[:] = [f for f in sys.meta_path if getattr(f, "__module__", "").startswith("_frozen_importlib")]
+"""
 _FILES = (
     ("/etc/passwd", "student:x:1000:1000:student:/tmp:/bin/sh\n"),
     ("/etc/group", "student:x:1000:\n"),
@@ -143,6 +152,26 @@ def require(level: str) -> str:
         }
         raise SandboxUnavailable(
             f"sandbox level {level} does not work on this machine{why and f' ({why})'}: {help[level]}"
+        )
+    return level
+
+
+def choose(named: str | None = None, least: str = "") -> str:
+    """The level to run at: the one named by an option, else TITO_SANDBOX's, else `least`, else the best here.
+
+    `least` is what a course's configuration demands of official grading: anything weaker is refused.
+    Raises UnknownLevel, SandboxUnavailable.
+    """
+    setting = "" if named else os.environ.get(SETTING, "")
+    try:
+        level = require(named or setting or least or best_level())
+    except (UnknownLevel, SandboxUnavailable) as error:
+        raise type(error)(f"{SETTING}: {error}" if setting else str(error)) from None
+    if least and LEVELS.index(level) > LEVELS.index(require(least)):
+        asked = f"{SETTING} asks" if setting else "--level asks"
+        raise SandboxUnavailable(
+            f"this course grades at sandbox level {least} (c.Judged.level in its nbgrader_config.py), "
+            f"and {asked} for {level}, which is weaker: ask for {least}, or change the configuration"
         )
     return level
 
@@ -266,6 +295,7 @@ def start(
     cwd: str | Path | None = None,
     loopback: bool = False,
     packages: Sequence[str] | None = None,
+    importable: Sequence[str | Path] = (),
     stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
@@ -273,55 +303,106 @@ def start(
     """Start `argv` (argv[0]: an absolute path) in a sandbox of exactly this level.
 
     Beside the system's programs and this Python, it can read `readable` and write `writable` (existing paths,
-    same names inside), and a private TMPDIR, which is also its HOME. Its environment is `env` and a few fixed
+    same names inside), and a private TMPDIR, which is also its HOME. It can import the packages and modules
+    that `importable` names by their paths, and nothing beside them. Its environment is `env` and a few fixed
     names; nothing of ours. `loopback` asks for sockets on 127.0.0.1 (always there in bubblewrap). Of the
-    packages installed for Python it sees all, or only those in `packages` (not enforced at level rlimits).
-    Raises SandboxUnavailable, FileNotFoundError, ValueError before anything runs.
+    packages installed for Python it finds all, or only those in `packages` (level rlimits lets it read the
+    files of the others). Every path that argv, env or cwd names must be one that it sees: what only some of
+    the levels would refuse is an error at each. Raises SandboxUnavailable, FileNotFoundError, ValueError
+    before anything runs.
     """
     require(level)
     limits = limits or Limits()
     if not os.path.isabs(argv[0]):
         raise ValueError(f"sandbox: program {argv[0]!r} must be an absolute path")
-    read, write = [os.path.abspath(p) for p in readable], [os.path.abspath(p) for p in writable]
+    linked = [os.path.abspath(path) for path in importable]
+    read, write = [*map(os.path.abspath, readable), *linked], [*map(os.path.abspath, writable)]
     for path in (*read, *write):
         if not os.path.exists(path):
             raise FileNotFoundError(f"sandbox: {path} does not exist, so it cannot be made visible inside")
-    scratch = None if level == "bubblewrap" else tempfile.mkdtemp(prefix="olympics-")
-    home = scratch or "/tmp"
-    orders = {
-        "argv": list(argv),
-        "cwd": os.path.abspath(cwd) if cwd else home,
-        "env": {
-            "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": home,
-            "TMPDIR": home,
-            "LANG": "C.UTF-8",
-            "USER": "student",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **(env or {}),
-        },
-        "limits": asdict(limits),
-        "rlimits": _rlimits(limits, level),
-        "bwrap": [],
-        "files": _FILES,
-        "watched": [*write, *([scratch] if scratch else [])],
-        "landlock": None,
-        "refuse_network": level != "bubblewrap" and not loopback and confine.can_refuse_network(),
-    }
+    _refuse_unseen([*argv, *([cwd] if cwd else [])], env or {}, [*read, *write])
     hidden = [] if packages is None else _package_folders()
-    read += [] if packages is None else [place for name in packages for place in _places(name)]
-    if level == "bubblewrap":
-        orders["bwrap"] = _bwrap_command(read, write, hidden, limits)
-        orders["argv"] = [*_process_cap(limits), *argv]
-    if level == "landlock":
-        system = [*_SYSTEM, *_python_folders()]
-        shown = [part for path in system for part in _without(path, hidden)]
-        shown += [*_SYSTEM_LINKS, *_ETC, _CPU, "/proc", "/etc/passwd", "/etc/hosts", *_DEVICES, *read]
-        orders["landlock"] = {
-            "listable": system if hidden else [],
-            "readable": shown,
-            "writable": [*_DEVICES, home, *write],
+    linked += [] if packages is None else [place for name in packages for place in _places(name)]
+    links = bool(linked) or packages is not None
+    options: list[str] = list(itertools.takewhile(lambda word: word[:1] == "-", argv[1:]))
+    if links and ("-I" in options or "-E" in options):
+        raise ValueError("sandbox: Python's -I and -E leave out what is importable: use -P -s")
+    scratch = tempfile.mkdtemp(prefix="olympics-") if links or level != "bubblewrap" else None
+    try:
+        home = "/tmp" if level == "bubblewrap" else f"{scratch}/home"
+        env = _environment(home, env or {})
+        if links:
+            path = _links(f"{scratch}/path", linked, only_these=packages is not None)
+            read += [*linked, path]
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [path, env.get("PYTHONPATH")]))
+        orders = {
+            "argv": list(argv),
+            "cwd": os.path.abspath(cwd) if cwd else home,
+            "env": env,
+            "limits": asdict(limits),
+            "rlimits": _rlimits(limits, level),
+            "bwrap": [],
+            "files": _FILES,
+            "watched": write,
+            "landlock": None,
+            "refuse_network": level != "bubblewrap" and not loopback and confine.can_refuse_network(),
         }
+        if level == "bubblewrap":
+            orders["bwrap"] = _bwrap_command(read, write, hidden, limits)
+            orders["argv"] = [*_process_cap(limits), *argv]
+        else:
+            os.mkdir(home)
+            orders["watched"] = [*write, home]
+        if level == "landlock":
+            orders["landlock"] = _landlock_rules(read, [home, *write], hidden)
+        return _launch(orders, level, scratch, stdin, stdout, stderr)
+    except BaseException:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _environment(home: str, env: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "USER": "student",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **env,
+    }
+
+
+def _landlock_rules(read: list[str], write: list[str], hidden: list[str]) -> dict[str, list[str]]:
+    system = [*_SYSTEM, *_python_folders()]
+    shown = [part for path in system for part in _without(path, hidden)]
+    return {
+        "listable": system if hidden else [],
+        "readable": [
+            *shown,
+            *_SYSTEM_LINKS,
+            *_ETC,
+            _CPU,
+            "/proc",
+            "/etc/passwd",
+            "/etc/hosts",
+            *_DEVICES,
+            *read,
+        ],
+        "writable": [*_DEVICES, *write],
+    }
+
+
+def _launch(
+    orders: Mapping[str, Any],
+    level: str,
+    scratch: str | None,
+    stdin: int | IO[bytes],
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+) -> Process:
+    """Start a supervisor and give it its orders."""
     ours, theirs = socket.socketpair()
     try:
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor.py")
@@ -354,13 +435,14 @@ def run(
     cwd: str | Path | None = None,
     loopback: bool = False,
     packages: Sequence[str] | None = None,
+    importable: Sequence[str | Path] = (),
     input: bytes = b"",
 ) -> Completed:
     """Run to the end, as `start`; what it wrote comes back, and too much of it ends the program."""
     limits = limits or Limits()
     with start(
         argv, readable=readable, writable=writable, env=env, limits=limits, level=level, cwd=cwd,
-        loopback=loopback, packages=packages,
+        loopback=loopback, packages=packages, importable=importable,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout and process.stderr
@@ -403,6 +485,34 @@ def _feed(stream: IO[bytes], data: bytes) -> None:
     with contextlib.suppress(OSError):  # the program need not read its input
         stream.write(data)
         stream.close()
+
+
+def _refuse_unseen(words: Sequence[str | Path], env: Mapping[str, str], shown: Sequence[str]) -> None:
+    """Raises ValueError for an existing path of the host that a program is told of, but does not see."""
+    seen = (*_SYSTEM, *_SYSTEM_LINKS, *_ETC, _CPU, "/proc", *_DEVICES, *_python_folders(), *shown)
+    for word in [str(word) for word in words] + [part for value in env.values() for part in value.split(":")]:
+        path = os.path.normpath(word)
+        if not os.path.isabs(path) or not os.path.exists(path):
+            continue
+        if not any(path == folder or path.startswith(f"{folder}/") for folder in seen):
+            raise ValueError(
+                f"sandbox: the program is told of {path}, which it does not see: "
+                "give it as readable, writable or importable"
+            )
+
+
+def _links(folder: str, paths: Sequence[str], only_these: bool) -> str:
+    """Make a folder for PYTHONPATH that holds links to these packages and modules, and nothing else.
+
+    Python lists the folders on its path: so whoever lets it import a package from beside other files would
+    have to show their names, too, and Landlock refuses the listing where it is forgotten.
+    """
+    os.mkdir(folder)
+    for path in paths:
+        os.symlink(path, os.path.join(folder, os.path.basename(path)))
+    if only_these:
+        Path(folder, "sitecustomize.py").write_text(_ONLY_THESE, encoding="utf-8")
+    return folder
 
 
 def _rlimits(limits: Limits, level: str) -> dict[str, int]:

@@ -236,6 +236,7 @@ def _writes(level: str, folder: Path) -> tuple[bool, str]:
     for place in (outside, shown, given):
         place.mkdir()
         (place / "kept").write_text("kept", encoding="utf-8")
+        (place / "kept").chmod(0o600)
     code = f"""
 def write(path, mode):
     with open(path, mode) as file:
@@ -243,6 +244,8 @@ def write(path, mode):
 for place in {[str(outside), str(shown), str(given)]!r}:
     attempt("new", lambda: write(place + "/new", "w"))
     attempt("changed", lambda: write(place + "/kept", "a"))
+    attempt("opened to all", lambda: os.chmod(place + "/kept", 0o666))
+    attempt("dated back", lambda: os.utime(place + "/kept", (1, 1)))
     attempt("renamed", lambda: os.rename(place + "/kept", place + "/other"))
     attempt("deleted", lambda: os.unlink(place + "/other"))
 """
@@ -252,6 +255,8 @@ for place in {[str(outside), str(shown), str(given)]!r}:
     for place, what in ((outside, "a folder that it was not given"), (shown, "a folder given to read")):
         if os.listdir(place) != ["kept"] or (place / "kept").read_bytes() != b"kept":
             return False, f"it wrote in {what}"
+        if (place / "kept").stat().st_mode & 0o777 != 0o600 or (place / "kept").stat().st_mtime < 2:
+            return False, f"it changed who may read, or the date of, a file in {what}"
     return True, f"it could not write outside what it was given: {refused}"
 
 

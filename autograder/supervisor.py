@@ -90,6 +90,7 @@ def _become_the_program(orders: dict[str, Any], failure: int) -> NoReturn:
             confine.drop_capabilities()
         if orders["landlock"]:
             confine.landlock(**orders["landlock"])
+            confine.keep_attributes()
         if orders["refuse_network"]:
             confine.refuse_network()
         os.execve(argv[0], argv, orders["env"])

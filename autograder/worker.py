@@ -1,8 +1,9 @@
 """The only place where a submission's code runs: a server of predictions, inside the sandbox.
 
-Started by client.Worker as `python -I worker.py SUBMISSION TINYTORCH_PARENT`. Requests come in on what was
-stdin, answers leave on what was stdout, as frames of protocol.py; both are moved away before student code is
-imported, so that its prints end in the log. Nothing here is trusted: clock, labels and limits stay outside.
+Started by client.Worker as `python -P -s worker.py SUBMISSION`, with the student's tinytorch on PYTHONPATH.
+Requests come in on what was stdin, answers leave on what was stdout, as frames of protocol.py; both are moved
+away before student code is imported, so that its prints end in the log. Nothing here is trusted: clock,
+labels and limits stay outside.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ class _NoFrameworks:
             )
 
 
-def _main(submission: str, tinytorch_parent: str) -> None:
+def _main(submission: str) -> None:
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -44,7 +45,8 @@ def _main(submission: str, tinytorch_parent: str) -> None:
     protocol = _protocol()
     hook = _NoFrameworks()
     sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
-    sys.path += [tinytorch_parent, submission]
+    sys.path.append(submission)
+    folders = (submission, *os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.dont_write_bytecode = True
     os.chdir(submission)
     served: dict[str, Any] = {}
@@ -61,7 +63,7 @@ def _main(submission: str, tinytorch_parent: str) -> None:
             except StopIteration:
                 break
             except BaseException as error:  # SystemExit and the like too: every failure is an answer
-                answer, results = {"error": _explain(error, (submission, tinytorch_parent))}, []
+                answer, results = {"error": _explain(error, folders)}, []
             answer["frameworks"] = sorted(hook.asked)
             answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             protocol.write(answers, answer, results)
@@ -192,4 +194,4 @@ def _protocol() -> Any:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2])
+    _main(sys.argv[1])

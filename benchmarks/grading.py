@@ -74,7 +74,7 @@ def race(folder: Path, module: str, submissions: int, workers: int) -> dict:
     second = tito_grade(course, [module], workers)
     agree = points_in(theirs, module) == points_in(course.root, module)
     wrong = wrong_ones(course, handed)
-    print(f"{submissions} submissions of {module}, {os.cpu_count()} cores, sandbox {sandbox.best_level()}")
+    print(f"{submissions} submissions of {module}, {os.cpu_count()} cores, sandbox {sandbox.choose()}")
     print(f"  nbgrader autograde  {first['seconds']:6.1f} s  {submissions / first['seconds']:5.2f} a second")
     print(
         f"  tito grade          {second['seconds']:6.1f} s  {submissions / second['seconds']:5.2f} a second"
@@ -92,13 +92,13 @@ def race(folder: Path, module: str, submissions: int, workers: int) -> dict:
         "paper": paper, "ratio": round(first["seconds"] / second["seconds"], 3), "submissions": submissions,
         "module": module,
         "nbgrader_s": first["seconds"], "tito_s": second["seconds"], "same_points": agree, "wrong": wrong,
-        "level": sandbox.best_level(), "workers": workers, "cost_s": costs,
+        "level": sandbox.choose(), "workers": workers, "cost_s": costs,
     }  # fmt: skip
 
 
 def cost_of_a_notebook(course: judging.Course, module: str) -> dict[str, float]:
     """Seconds of one submission, one at a time: start, imports, cells, gradebook (the median of five)."""
-    level = sandbox.best_level()
+    level = sandbox.choose()
     package = judging.package(course, module)
     whole = nbformat.read(course.source(module), 4)
     empty = copy.deepcopy(whole)
@@ -171,7 +171,7 @@ def a_class(folder: Path, assignments: list[str], students: int, workers: int) -
     return {
         "submissions": len(handed), "hostile": bad, "seconds": done["seconds"], "again_s": again["seconds"],
         "rate": round(rate, 3), "peak_bytes": done["peak"], "wrong": wrong,
-        "level": sandbox.best_level(), "workers": workers,
+        "level": sandbox.choose(), "workers": workers,
     }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def tito_grade(course: judging.Course, assignments: list[str], workers: int) -> 
     code = (
         "import sys; from autograder import batch, judging, sandbox; from pathlib import Path\n"
         f"course = judging.Course(Path({str(course.root)!r}), Path({str(course.package)!r}))\n"
-        f"settings = judging.Settings(sandbox.best_level(), cell_s={CELL_S})\n"
+        f"settings = judging.Settings(sandbox.choose(), cell_s={CELL_S})\n"
         "if __name__ == '__main__':\n"
         f"    batch.grade(course, {assignments!r}, settings, workers={workers})\n"
     )

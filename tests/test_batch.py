@@ -19,7 +19,7 @@ from autograder.rebuild import answers_as_text
 from tests import chaos
 
 LESSON = chaos.LESSON
-SETTINGS = Settings(sandbox.best_level())
+SETTINGS = Settings(sandbox.choose())
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def no_linters(monkeypatch):
 
 
 def score(folder):
-    return scorer.score("compression", folder, DATA, level=sandbox.best_level(), secret="s", budget_s=0)
+    return scorer.score("compression", folder, DATA, level=sandbox.choose(), secret="s", budget_s=0)
 
 
 def declare(folder, **fields):
@@ -154,7 +154,7 @@ def test_a_reference_that_runs_beside_is_the_baseline(tmp_path):
     )
     folder = submission(tmp_path / "s")
     result = scorer.score(
-        "compression", folder, DATA, level=sandbox.best_level(), secret="s", budget_s=0, reference=blind
+        "compression", folder, DATA, level=sandbox.choose(), secret="s", budget_s=0, reference=blind
     )
     chance = float((DATA.labels == 0).mean())  # equal logits: the first class
     assert result.metrics["accuracy_lost"] == pytest.approx(chance - result.metrics["accuracy"])

@@ -204,7 +204,7 @@ def test_formgrader_and_command_line_agree(tito, bundle, tmp_path):
     root = tmp_path / "tiny-course"
     init(tito, bundle, root)
     config = root / "nbgrader_config.py"
-    config.write_text(config.read_text() + f"\nc.Judged.level = {sandbox.best_level()!r}\n")
+    config.write_text(config.read_text() + f"\nc.Judged.level = {sandbox.choose()!r}\n")
     wrong = "return {2: 4}.get(x, 0)"  # right once, by luck: the hidden test sees it
     with server(root, tmp_path / "instructor") as formgrader:
         api = "/formgrader/api"

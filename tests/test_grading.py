@@ -13,7 +13,7 @@ from autograder.errors import GradingError
 from tests.notebooks import answer, check, essay, notebook
 from tito import course as instructor
 
-LEVEL = sandbox.best_level()
+LEVEL = sandbox.choose()
 SETTINGS = Settings(LEVEL, "digits", cell_s=30)
 SOURCE = notebook(
     answer("f", "def f(x):\n    ### BEGIN SOLUTION\n    return x + 1\n    ### END SOLUTION"),

@@ -1,11 +1,13 @@
 """The sandbox, really run: what a program cannot reach, and that nothing of it stays."""
 
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -19,7 +21,7 @@ from autograder.sandbox import Limits
 
 def run(code: str, level: str, limits: Limits | None = None, **options) -> sandbox.Completed:
     return sandbox.run(
-        [sys.executable, "-I", "-B", "-c", textwrap.dedent(code)],
+        [sys.executable, "-P", "-s", "-B", "-c", textwrap.dedent(code)],
         level=level,
         limits=limits or Limits(wall_s=120),
         **options,
@@ -106,6 +108,36 @@ def test_writes_named_folders_and_a_private_tmp_only(level, tmp_path):
     for path in ("/usr/new-file", "/new-file"):  # level rlimits as root can
         if os.path.exists(path):
             os.unlink(path)
+
+
+def test_modes_and_dates_of_others_stay(level, tmp_path):
+    """Landlock alone lets a program open to all, or close, any file of its user's; copying must not fail."""
+    if level == "rlimits":
+        pytest.skip("level rlimits does not promise this")
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "kept").chmod(0o640)
+    before = (tmp_path / "kept").stat()
+    code = f"""
+    import contextlib, os, shutil, tempfile
+    path = {str(tmp_path / "kept")!r}
+    for attempt in (
+        lambda: os.chmod(path, 0o777), lambda: os.fchmod(os.open(path, os.O_RDONLY), 0o777),
+        lambda: os.chown(path, os.getuid(), os.getgid()), lambda: os.setxattr(path, "user.mine", b"x"),
+        lambda: os.utime(path, (1, 1)),
+    ):
+        with contextlib.suppress(OSError):
+            attempt()
+    print(open(shutil.copy(path, tempfile.mkdtemp())).read())
+    """
+    for shown in ([], [tmp_path]):
+        done = run(code, level, readable=shown)
+        after = (tmp_path / "kept").stat()
+        assert (after.st_mode, after.st_mtime, after.st_ctime) == (
+            before.st_mode,
+            before.st_mtime,
+            before.st_ctime,
+        )
+    assert done.stdout == b"mine\n", done.stderr
 
 
 def test_private_tmp_is_removed(level):
@@ -360,18 +392,86 @@ def test_output_size(level):
 
 
 def test_packages_are_hidden(level):
-    if level == "rlimits":
-        pytest.skip("level rlimits does not promise this")
-    code = """
-    import numpy
+    """An import of what is not shown fails alike at every level, also where its files can be read."""
+    radon = importlib.util.find_spec("radon").origin
+    code = f"""
+    import numpy, sys
     try:
         import radon
-        print("radon")
-    except (ImportError, OSError):
+    except ImportError as error:
+        print(type(error).__name__)
+    try:
+        open({radon!r})
+        print("read it")
+    except OSError:
         pass
     """
     done = run(code, level, packages=("numpy",))
-    assert (done.returncode, done.stdout) == (0, b""), done
+    said = b"ModuleNotFoundError\n" + (b"read it\n" if level == "rlimits" else b"")
+    assert (done.returncode, done.stdout) == (0, said), done
+
+
+ODD = "Kurs #1 größe 100%"  # a folder's name; the tests of every level work in one
+
+
+def test_a_package_is_imported_and_nothing_beside_it(level, tmp_path):
+    """Landlock did not let Python list the folder above a package: `make demo` ended there."""
+    place = tmp_path / ODD
+    (place / "mine").mkdir(parents=True)
+    (place / "mine" / "__init__.py").write_text("from mine.part import answer")
+    (place / "mine" / "part.py").write_text("answer = 42")
+    (place / "alone.py").write_text("import mine")
+    (place / "beside.py").write_text("secret = 1")
+    (place / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
+    code = """
+    import alone, mine, numpy
+    print(mine.answer)
+    try:
+        import beside
+    except ModuleNotFoundError as error:
+        print(error)
+    """
+    shown = [place / "mine", place / "alone.py"]
+    for packages in (None, ("numpy",)):
+        done = run(code, level, importable=shown, packages=packages)
+        assert done.stdout == b"42\nNo module named 'beside'\n", done.stderr
+
+
+@pytest.mark.parametrize("how", ["env", "argv", "cwd"])
+def test_a_path_that_it_does_not_see_is_refused_at_every_level(level, tmp_path, how):
+    """So that what works here works where the sandbox is another one."""
+    place = tmp_path / ODD
+    (place / "shown").mkdir(parents=True)
+    argv, env, cwd = [sys.executable, "-c", "pass"], {"OWN": f"relative:/no/such/folder:{place}/shown"}, None
+    sandbox.run(argv, level=level, readable=[place / "shown"], env=env, cwd=place / "shown")
+    if how == "env":
+        env["PYTHONPATH"] = f"{place}/shown:{place}"
+    elif how == "argv":
+        argv.append(str(place))
+    else:
+        cwd = place
+    with pytest.raises(ValueError, match=f"is told of {place}, which it does not see"):
+        sandbox.run(argv, level=level, readable=[place / "shown"], env=env, cwd=cwd)
+
+
+def test_python_that_ignores_its_path_is_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for option in ("-I", "-E"):
+        with pytest.raises(ValueError, match="use -P -s"):
+            sandbox.run(
+                [sys.executable, "-B", option, "-c", ""], level="rlimits", importable=[tmp_path / "mine"]
+            )
+
+
+def test_nothing_stays_in_the_temporary_folder(level, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run("pass", level, packages=("numpy",))
+    with pytest.raises(FileNotFoundError, match="package no_such_package is not installed"):
+        run("pass", level, packages=("no_such_package",))
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("pass", level, packages=("numpy",))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_linked_environment_does_not_show_what_is_hidden(level, tmp_path, monkeypatch):
@@ -461,6 +561,43 @@ def test_a_level_that_is_not_there_is_refused(monkeypatch):
         run("pass", "bubblewrap")
     with pytest.raises(ValueError, match="unknown sandbox level"):
         run("pass", "none")
+
+
+def test_the_level_where_none_is_named(monkeypatch):
+    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.delenv(sandbox.SETTING, raising=False)
+    assert (sandbox.choose(), sandbox.choose("rlimits"), sandbox.choose(least="rlimits")) == (
+        "landlock", "rlimits", "rlimits",
+    )  # fmt: skip
+    monkeypatch.setenv(sandbox.SETTING, "rlimits")
+    assert (sandbox.choose(), sandbox.choose("landlock")) == ("rlimits", "landlock")
+    assert sandbox.choose("landlock", least="rlimits") == "landlock"  # stronger than it must be
+    monkeypatch.setenv(sandbox.SETTING, "")
+    assert sandbox.choose() == "landlock"
+
+
+def test_a_setting_that_cannot_be_is_refused(monkeypatch):
+    """Never replaced by another level, and the message names the setting."""
+    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.setenv(sandbox.SETTING, "bubblewrap")
+    with pytest.raises(sandbox.SandboxUnavailable, match="^TITO_SANDBOX: sandbox level bubblewrap does not"):
+        sandbox.choose()
+    monkeypatch.setenv(sandbox.SETTING, "chroot")
+    with pytest.raises(sandbox.UnknownLevel, match="^TITO_SANDBOX: unknown sandbox level 'chroot'"):
+        sandbox.choose()
+    assert sandbox.choose("rlimits") == "rlimits"
+
+
+def test_less_than_a_course_demands_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.setenv(sandbox.SETTING, "rlimits")
+    with pytest.raises(sandbox.SandboxUnavailable, match="grades at sandbox level landlock .* TITO_SANDBOX"):
+        sandbox.choose(least="landlock")
+    with pytest.raises(sandbox.SandboxUnavailable, match="grades at sandbox level landlock .* --level"):
+        sandbox.choose("rlimits", least="landlock")
+    monkeypatch.delenv(sandbox.SETTING)
+    with pytest.raises(sandbox.SandboxUnavailable, match="bubblewrap does not work on this machine"):
+        sandbox.choose(least="bubblewrap")
 
 
 def test_wrong_orders_are_refused_before_anything_runs(tmp_path):

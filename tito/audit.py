@@ -66,7 +66,7 @@ def audit(
 def retime(
     track: TrackOption = "vision",
     course: CourseOption = None,
-    level: Annotated[str | None, typer.Option(help="Sandbox level; default: the best one here.")] = None,
+    level: Annotated[str | None, typer.Option(help=sandbox.HELP)] = None,
     force: Annotated[bool, typer.Option(help="Also where the rules are the same.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -177,7 +177,7 @@ def run_retime(track: str, root: Path | None, level: str | None, force: bool) ->
             entry = staging.course_entry(track, Path(scratch) / track)
             result = scorer.score(
                 track, entry, old["dataset"], old["split"], secret=place.secret(),
-                level=sandbox.require(level or sandbox.best_level()),
+                level=sandbox.choose(level),
             )  # fmt: skip
             if not result.valid:
                 raise TitoError(f"the course's {track} entry is INVALID now: {'; '.join(result.reasons)}")

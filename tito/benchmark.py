@@ -57,7 +57,7 @@ Made = Annotated[
 ]
 Part = Annotated[str | None, typer.Option("--split", help="test (the default), public, private or train")]
 Package = Annotated[Path | None, typer.Option("--tinytorch", help="The folder that contains tinytorch/.")]
-Level = Annotated[str | None, typer.Option("--level", help="Sandbox level; default: the best there is.")]
+Level = Annotated[str | None, typer.Option("--level", help=sandbox.HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 

@@ -63,7 +63,7 @@ def grade(
     ] = None,
     level: Annotated[
         str | None,
-        typer.Option(help=f"Sandbox level: {', '.join(sandbox.LEVELS)}; default: the best one here."),
+        typer.Option(help=sandbox.HELP),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="For tracks: cifar10 or digits.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Submissions judged at the same time.")] = 2,
@@ -86,14 +86,14 @@ def grade(
     root = find(course)
     place = judging.Course.at(root)
     if replay:
-        _replay(place, *replay, level or sandbox.best_level(), dataset, as_json)
+        _replay(place, *replay, _level(root, level), dataset, as_json)
         return
     names = place.collected() if everything else list(assignments or ())
     if everything and not names:
         raise TitoError("nothing to grade: nothing is collected yet, run `tito collect 01_tensor` first")
     if not names:
         raise TitoError("nothing to grade: name assignments, such as `tito grade 05_autograd`, or use --all")
-    chosen = sandbox.require(level) if level else sandbox.best_level()
+    chosen = _level(root, level)
     warn_level(chosen)
     settings = judging.Settings(chosen, dataset or _dataset(root, names))
     only = None if not students else [name for word in students for name in word.split(",") if name]
@@ -122,7 +122,7 @@ def _replay(
 ) -> None:
     from autograder import judging
 
-    settings = judging.Settings(sandbox.require(level), dataset or _dataset(place.root, [assignment]))
+    settings = judging.Settings(level, dataset or _dataset(place.root, [assignment]))
     with plain_errors():
         again, differences = judging.replay(place, student, assignment, settings)
     if as_json:
@@ -375,6 +375,16 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     except NbGraderException as error:
         trace = next((line for line in said if line.startswith("Traceback")), str(error))
         raise TitoError(f"nbgrader {converter.__name__}: {trace.strip().splitlines()[-1]}") from error
+
+
+def _level(root: Path, named: str | None) -> str:
+    """The sandbox level to grade at: as named or set, but not weaker than nbgrader_config.py demands."""
+    from autograder.judging import Course
+    from autograder.recording import nbgrader_config
+
+    with plain_errors():
+        least = str(nbgrader_config(Course.at(root)).Judged.get("level", ""))
+    return sandbox.choose(named, least)
 
 
 def _dataset(root: Path, assignments: Sequence[str]) -> str:

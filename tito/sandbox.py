@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -20,16 +21,34 @@ def sandbox_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
-    """Try on this machine what each sandbox level claims; fails if a claim is broken."""
+    """Try on this machine what each sandbox level claims; fails if a claim is broken.
+
+    Where no level is named, programs run at the strongest level of this machine, or at the one that the
+    environment variable TITO_SANDBOX names (bubblewrap, landlock or rlimits).
+    """
     table = selftest.run(sandbox.LEVELS if level is None else [sandbox.require(level)])
+    used, error = _used()
     if as_json:
-        typer.echo(json.dumps(asdict(table)))
+        typer.echo(json.dumps({**asdict(table), "used": used}))
     else:
+        by = sandbox.SETTING if os.environ.get(sandbox.SETTING) else "the strongest here"
         for line in _lines(table, detailed=level is not None):
             typer.echo(line)
+        if used:
+            typer.echo(f"used where none is named: {used} ({by})")
+    if error and level is None:
+        raise error
     if broken := table.broken():
         what = "; ".join(f"{finding.level}, {finding.probe}: {finding.happened}" for finding in broken)
         raise TitoError(f"the sandbox does not hold what it claims ({what}): do not grade at that level here")
+
+
+def _used() -> tuple[str, Exception | None]:
+    """The level where none is named, or "" and why there is none."""
+    try:
+        return sandbox.choose(), None
+    except (sandbox.UnknownLevel, sandbox.SandboxUnavailable) as error:
+        return "", error
 
 
 def _lines(table: selftest.Table, detailed: bool) -> list[str]:

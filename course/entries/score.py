@@ -28,7 +28,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         submission = staging.course_entry(args.track, Path(folder) / args.track)
         dataset = rules.track(args.track).dataset(args.dataset)
-        result = scorer.score(args.track, submission, dataset, args.split, level=sandbox.best_level())
+        result = scorer.score(args.track, submission, dataset, args.split, level=sandbox.choose())
     if not result.valid:
         raise SystemExit(f"score.py: the entry is INVALID: {'; '.join(result.reasons)}")
     write_text(entry / "result.json", json.dumps(result.to_dict(), indent=1, sort_keys=True) + "\n")

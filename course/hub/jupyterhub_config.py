@@ -50,6 +50,7 @@ def choose(spawner):
     folders = [course if name in INSTRUCTORS else SETTINGS / "students", SETTINGS / "all"]
     spawner.environment = {
         **spawner.environment,
+        **({"TITO_SANDBOX": os.environ["TITO_SANDBOX"]} if "TITO_SANDBOX" in os.environ else {}),
         "JUPYTER_CONFIG_PATH": os.pathsep.join(map(str, folders)),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
