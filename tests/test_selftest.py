@@ -172,7 +172,7 @@ def test_a_level_that_is_not_there_says_why(monkeypatch, capsys):
     table = selftest.run(["bubblewrap"])
     assert table.findings == [] and table.unavailable == {"bubblewrap": "there is no program bwrap"}
     code, out, err = tito(monkeypatch, capsys, "sandbox", "--level", "bubblewrap")
-    assert code == 1 and out == "" and err.count("\n") == 1 and "(there is no program bwrap)" in err
+    assert code == 2 and out == "" and err.count("\n") == 1 and "(there is no program bwrap)" in err
     code, _, err = tito(monkeypatch, capsys, "sandbox", "--level", "none")
     assert code == 1 and "expected one of bubblewrap, landlock, rlimits" in err
 
