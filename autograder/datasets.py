@@ -1,4 +1,4 @@
-"""The pictures: CIFAR-10 from its official binary archive, and scikit-learn's digits in the same shape.
+"""The pictures: CIFAR-10 from its official binary archive, and UCI's digits (digits.md) in the same shape.
 The texts: TinyTalks, which `tinytalks.py` makes anew wherever it is wanted, and files of Q: and A: lines.
 
 Nothing here is ever unpickled. CIFAR-10 is downloaded once (resumed, checked against its published MD5,
@@ -7,6 +7,7 @@ unpacked to a temporary folder and renamed into place); `digits` and `tinytalks`
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -54,6 +55,10 @@ RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes, r
 BATCH_RECORDS = 10_000
 
 DIGITS_CLASSES = tuple("0123456789")
+DIGITS_FILE = Path(__file__).with_name(
+    "digits.csv.gz"
+)  # a row a picture: 8 x 8 pixels of 0..16, then the label
+DIGITS_SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"  # of the unpacked text
 DIGITS_TEST = 500
 
 _ATTEMPTS = 6
@@ -506,20 +511,27 @@ def _read_dialogues(path: Path) -> tuple[Dialogue, ...]:
 
 @cache
 def _digits() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataError("digits need scikit-learn: pip install scikit-learn") from error
-    bunch = load_digits()
-    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 to 0..255
+    rows = np.loadtxt(_digits_text().splitlines(), np.uint8, delimiter=",")  # (1797, 65)
+    small = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # 0..16 to 0..255
     grey = small.repeat(4, axis=1).repeat(4, axis=2)  # (1797, 32, 32)
     images = np.repeat(grey[:, None], 3, axis=1)  # (1797, 3, 32, 32)
-    labels = bunch.target.astype(np.uint8)
+    labels = rows[:, -1].copy()
     train, test = _split(labels, DIGITS_TEST)
     for array in (images, labels):
         array.flags.writeable = False
     halves = _read_only(images[test]), _read_only(labels[test])
     return {"train": (_read_only(images[train]), _read_only(labels[train])), "test": halves}
+
+
+def _digits_text() -> str:
+    """The text of the file that comes with the course. Raises DataError where it is not the published one."""
+    try:
+        content = gzip.decompress(DIGITS_FILE.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{DIGITS_FILE} cannot be read ({error}): install torch-olympics again") from error
+    if hashlib.sha256(content).hexdigest() != DIGITS_SHA256:
+        raise DataError(f"{DIGITS_FILE} has been changed: install torch-olympics again")
+    return content.decode("ascii")
 
 
 def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

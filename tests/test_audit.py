@@ -141,7 +141,7 @@ SCRIPTS = {
     "pickle": (f"{WRITE}.write(b'PK' * 9)", "model.safetensors is a pickle"),
     "huge": (f"{WRITE}.truncate(60_000_000)", "60,000,000 bytes, 50,000,000 are allowed"),
     "torch": ("import torch", "No module named 'torch'"),
-    "labels": ("import sklearn.datasets", "No module named 'sklearn'"),
+    "labels": (f"open({str(datasets.DIGITS_FILE)!r}, 'rb')", "Error: [Errno "),
     "private": (f"{DATA}datasets.load('digits', 'private')", "private is not shown in an audit"),
     "crash": ("import os\nos.abort()", "ended with exit code"),
     "syntax": ("def", "SyntaxError"),

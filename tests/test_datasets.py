@@ -157,15 +157,45 @@ def test_digits_split_is_fixed_and_stratified() -> None:
 
 
 def test_digits_pictures_are_the_originals_enlarged() -> None:
-    from sklearn.datasets import load_digits
-
-    small = {image.astype(np.uint8).tobytes() for image in load_digits().images}
+    rows = np.loadtxt(datasets.DIGITS_FILE, np.uint8, delimiter=",")  # loadtxt unpacks by itself
+    assert rows.shape == (1797, 65) and rows.max() == 16
+    small = {row[:-1].tobytes() for row in rows}
     for part in ("train", "test"):
         images = datasets.load("digits", part).images
         assert (images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all()
         back = np.rint(images[:, 0, ::4, ::4] * (16 / 255)).astype(np.uint8)
         assert (back.repeat(4, 1).repeat(4, 2) == np.rint(images[:, 0] * (16 / 255))).all()
         assert {image.tobytes() for image in back} <= small
+
+
+def test_digits_file_is_the_published_one_with_its_source_and_licence() -> None:
+    """The checksum is that of scikit-learn's own file, unpacked, when this one was made from it."""
+    unpacked = gzip.decompress(datasets.DIGITS_FILE.read_bytes())
+    assert hashlib.sha256(unpacked).hexdigest() == datasets.DIGITS_SHA256
+    about = datasets.DIGITS_FILE.with_name("digits.md").read_text(encoding="utf-8")
+    for word in (
+        datasets.DIGITS_SHA256,
+        "CC BY 4.0",
+        "E. Alpaydin, C. Kaynak",
+        "UCI Machine Learning Repository",
+    ):
+        assert word in about
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    found = pytest.importorskip("sklearn.datasets").load_digits()
+    rows = np.loadtxt(datasets.DIGITS_FILE, np.uint8, delimiter=",")
+    assert np.array_equal(rows[:, :-1], found.data) and np.array_equal(rows[:, -1], found.target)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b half", gzip.compress(b"0,0\n")])
+def test_a_digits_file_that_is_damaged_is_said_to_be(content, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "digits.csv.gz"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(datasets, "DIGITS_FILE", path)
+    with pytest.raises(DataError, match=r"digits\.csv\.gz .*: install torch-olympics again$"):
+        datasets._digits.__wrapped__()
 
 
 def test_public_and_private_are_the_halves_of_test() -> None:

@@ -11,7 +11,7 @@ import typer
 from autograder import datasets
 from tito import progress
 
-_WITHOUT_FOLDER = {"digits": "comes with scikit-learn", "tinytalks": "is made where it is used"}
+_WITHOUT_FOLDER = {"digits": "comes with the course", "tinytalks": "is made where it is used"}
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: what is here, fetching CIFAR-10, texts as files.")
 
