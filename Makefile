@@ -55,9 +55,9 @@ lock: $(VENV)/dev.stamp  ## pin anew what pyproject.toml asks for, for Linux, ma
 	$(LOCK) -o requirements/student.txt pyproject.toml
 	$(LOCK) --extra instructor -c requirements/student.txt -o requirements/run.txt pyproject.toml
 	$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt pyproject.toml
-	$(LOCK) --extra book -c requirements/dev.txt -o requirements/book.txt pyproject.toml
-	$(LOCK) --extra browser -c requirements/book.txt -o requirements/browser.txt pyproject.toml
-	$(LOCK) --extra instructor --extra hub -c requirements/browser.txt -o requirements/hub.txt pyproject.toml
+	$(LOCK) --extra book -c requirements/run.txt -c requirements/dev.txt -o requirements/book.txt pyproject.toml
+	$(LOCK) --extra browser -c requirements/run.txt -c requirements/book.txt -o requirements/browser.txt pyproject.toml
+	$(LOCK) --extra instructor --extra hub -c requirements/run.txt -c requirements/browser.txt -o requirements/hub.txt pyproject.toml
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
 
 # requirements/*.txt pin every package with its hashes; the course itself is installed in place

@@ -24,6 +24,7 @@ from autograder import deadlines, judging, recording, rules, sandbox
 from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from autograder.judging import Judgement
+from autograder.needs import need
 
 CHUNK = 8  # judgements that are brought into the gradebook together, while others are judged
 TIMED = "timed"  # the Dask resource of a slot where nothing else runs
@@ -83,8 +84,10 @@ def grade(
     What was graded before and has not changed is left alone, unless `force`. Marks given by hand stay.
     workers: processes of this machine; scheduler: the address of a running Dask cluster instead, which sees
     the course's folder under the same name. progress: gets an event, a dict of JSON types, for each step.
-    Raises GradingError or a sandbox error when nothing can be graded at all; never for one submission.
+    Raises GradingError, Missing or a sandbox error when nothing can be graded at all, never for one
+    submission.
     """
+    need("distributed")  # for two submissions or more; said before the first
     names = [assignments] if isinstance(assignments, str) else list(dict.fromkeys(assignments))
     sandbox.require(settings.level)
     for assignment in names:
@@ -202,6 +205,7 @@ def _judged(
         for same in groups:
             yield same, judge_job(course, same[0], settings, force, grader)
         return
+    need("distributed")
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
@@ -238,6 +242,7 @@ def judge_job(course: Course, job: Job, settings: Settings, force: bool, grader:
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A client of the running cluster at an address, or of one made for this batch."""
+    need("dask", "distributed")
     import dask
     from distributed import Client, LocalCluster
 

@@ -11,11 +11,13 @@ import datetime
 import hashlib
 from pathlib import Path
 
-from icalendar import Calendar, Event
-
 from autograder import files
 from autograder.errors import GradingError
+from autograder.needs import need
 from autograder.schedule import Plan
+
+need("icalendar")
+from icalendar import Calendar, Event  # noqa: E402, where it is missing, need has said so
 
 MOMENT = datetime.timedelta(minutes=15)  # what an event takes up in a calendar: it ends when work is due
 

@@ -19,12 +19,14 @@ from typing import Any
 
 import nbformat
 from nbgrader.api import Gradebook
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from autograder import deadlines, ledger
 from autograder.course import Course
 from autograder.errors import GradingError
 from autograder.judging import Judgement, load_judgement, plain_judgement, submitted_at, write_json
+from autograder.needs import need
 from autograder.pipeline import configure
 
 SECRET = "submission_secret.txt"
@@ -169,8 +171,21 @@ def nbgrader_config(course: Course) -> Any:
     config.CourseDirectory.root = str(course.root)
     if not isinstance(config.CourseDirectory.get("db_url"), str):
         config.CourseDirectory.db_url = f"sqlite:///{course.root / 'gradebook.db'}"
+    _need_driver(settings, config.CourseDirectory.db_url)
     configure(config)
     return config
+
+
+def _need_driver(settings: Path, db_url: str) -> None:
+    """Raise Missing where PostgreSQL's package is not installed, GradingError for another server's."""
+    try:
+        make_url(db_url).get_dialect().import_dbapi()
+    except (ArgumentError, ModuleNotFoundError) as error:
+        if db_url.startswith(("postgresql://", "postgresql+psycopg://")):
+            need("psycopg")
+        raise GradingError(
+            f"{settings}, c.CourseDirectory.db_url: {error}; expected sqlite:///FILE or postgresql://..."
+        ) from error
 
 
 def quiet_log() -> tuple[logging.Logger, list[str]]:

@@ -259,7 +259,7 @@ def test_similarity_is_reported_by_compare50_where_it_is_installed(graded):
             done.stderr
         )
     else:
-        assert done.returncode == 1 and done.stderr.startswith("tito: compare50 is not installed")
+        assert done.returncode == 2 and done.stderr.startswith("tito: the program compare50 is not installed")
         assert done.stderr.count("\n") == 1
     text = answers_as_text(graded.submitted("s01", LESSON) / f"{LESSON}.ipynb")
     assert text == "def f(x):\n    return 2\n# 1\n"

@@ -35,6 +35,7 @@ def test_the_wheel_holds_what_a_student_needs_and_nothing_of_the_reference(made)
     released = {path.relative_to(ROOT / "release").as_posix() for path in ROOT.glob("release/*/*.ipynb")}
     assert {f"tito/release/{name}" for name in released} <= inside
     assert "autograder/entries/speed/model.safetensors" in inside
+    assert {"autograder/digits.csv.gz", "autograder/digits.md"} <= inside
     for folder in ("tinytorch", "source", "modules", "olympics_notebooks", "tests"):
         assert not [name for name in inside if name.split("/")[0] == folder], folder
     packages = {path.relative_to(ROOT).as_posix()
@@ -42,6 +43,8 @@ def test_the_wheel_holds_what_a_student_needs_and_nothing_of_the_reference(made)
     assert packages <= inside, packages - inside
     with zipfile.ZipFile(archive) as names:
         top = archive.stem
+        pins = names.read(f"{top}/requirements.txt")
+        assert pins == (ROOT / "requirements" / "student.txt").read_bytes()
         assert {f"{top}/{wheel.name}", f"{top}/README.md", f"{top}/requirements.txt",
                 *(f"{top}/release/{name}" for name in released)} == set(names.namelist())  # fmt: skip
 
@@ -92,7 +95,7 @@ def test_a_release_with_a_solution_is_not_bundled(tmp_path):
         target.write_bytes((ROOT / "source/01_tensor/01_tensor.ipynb").read_bytes())
     with pytest.raises(TitoError, match="nothing was written: .* solutions .* first 01_tensor"):
         bundle.make(ROOT, course, tmp_path / "dist")
-    assert list((tmp_path / "dist").iterdir()) == []
+    assert not (tmp_path / "dist").exists()
 
 
 def test_module_01_is_solved_and_completed_from_the_wheel_alone(made, tmp_path):

@@ -1,7 +1,10 @@
 """What surrounds the code: environments that agree, locks without addresses, a wheel without solutions."""
 
+import ast
 import re
+import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -10,8 +13,32 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from autograder import needs
+
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = [("linux", "posix", "Linux"), ("darwin", "posix", "Darwin"), ("win32", "nt", "Windows")]
+# All that a student's install may hold, on any system: JupyterLab, nbgrader, matplotlib, what measures one's
+# own score, and what these bring along. A new name is a decision: is it worth its size on every machine?
+STUDENT = """
+    alembic annotated-doc annotated-types anyio appnope argon2-cffi argon2-cffi-bindings arrow asttokens
+    async-lru attrs babel beautifulsoup4 bleach certifi cffi charset-normalizer click colorama comm
+    contourpy cycler debugpy defusedxml executing fastjsonschema fonttools fqdn h11 httpcore httpx idna
+    interrogate ipykernel ipython ipython-pygments-lexers ipywidgets isoduration jedi jinja2 json5
+    jsonpointer jsonschema jsonschema-specifications jupyter-builder jupyter-client jupyter-core
+    jupyter-events jupyter-lsp jupyter-server jupyter-server-terminals jupyterlab jupyterlab-pygments
+    jupyterlab-server jupyterlab-widgets jupytext kiwisolver lark mako mando markdown-it-py markupsafe
+    matplotlib matplotlib-inline mdit-py-plugins mdurl mistune nbclient nbconvert nbformat nbgrader
+    nest-asyncio2 notebook notebook-shim numpy overrides packaging pandocfilters parso pexpect pillow
+    platformdirs prometheus-client prompt-toolkit psutil ptyprocess pure-eval py pycparser pydantic
+    pydantic-core pygments pyparsing python-dateutil python-json-logger pywinpty pyyaml pyzmq radon
+    rapidfuzz referencing requests rfc3339-validator rfc3986-validator rfc3987-syntax rich rpds-py ruff
+    safetensors send2trash setuptools shellingham six soupsieve sqlalchemy stack-data tabulate terminado
+    threadpoolctl tinycss2 tornado tqdm traitlets typer typing-extensions typing-inspection tzdata
+    uri-template urllib3 wcwidth webcolors webencodings websocket-client widgetsnbextension
+""".split()  # noqa: SIM905, a list of 130 lines says no more
+# What our code imports without asking for it by name: it comes with a package that gives it out as its own.
+THROUGH = {"cycler": "matplotlib", "ipython": "ipykernel", "markupsafe": "jinja2", "sqlalchemy": "nbgrader",
+           "traitlets": "ipykernel", "dask": "distributed"}  # fmt: skip
 
 
 def project() -> dict:
@@ -22,18 +49,19 @@ def test_conda_environment_agrees_with_pyproject():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = {d for d in listed if isinstance(d, str)} - {"pip"}
     asked = project()
-    assert conda == {*asked["dependencies"], f"python{asked['requires-python']}"}
+    instructor = {d.replace("[binary]", "") for d in asked["optional-dependencies"]["instructor"]}
+    assert conda == {*asked["dependencies"], *instructor, f"python{asked['requires-python']}"}
 
 
 def test_locks_pin_every_dependency_with_hashes_and_without_addresses():
     asked = project()
-    for lock, dependencies in [
-        ("run.txt", asked["dependencies"]),
-        ("dev.txt", asked["dependencies"] + asked["optional-dependencies"]["dev"]),
-        ("book.txt", asked["dependencies"] + asked["optional-dependencies"]["book"]),
-        ("browser.txt", asked["dependencies"] + asked["optional-dependencies"]["browser"]),
-        ("hub.txt", asked["dependencies"] + asked["optional-dependencies"]["hub"]),
-    ]:
+    for lock, extras in [
+        ("student.txt", []), ("run.txt", ["instructor"]), ("dev.txt", ["dev"]), ("book.txt", ["book"]),
+        ("browser.txt", ["browser"]), ("hub.txt", ["instructor", "hub"]),
+    ]:  # fmt: skip
+        dependencies = asked["dependencies"] + [
+            d for extra in extras for d in asked["optional-dependencies"][extra]
+        ]
         text = (ROOT / "requirements" / lock).read_text()
         pins = re.findall(r"^([a-z0-9._-]+)==\S+(?: ;.*)? \\\n +--hash=sha256:", text, re.M)
         assert len(pins) == len(re.findall(r"^\S+==", text, re.M)), f"{lock}: a pin without a hash"
@@ -42,17 +70,34 @@ def test_locks_pin_every_dependency_with_hashes_and_without_addresses():
         assert "://" not in text and "index-url" not in text
 
 
+def test_locks_agree_where_they_are_installed_together():
+    """make puts dev.txt, book.txt and others over run.txt; a teacher's machine gets a student's pins, too."""
+    pinned: dict[str, set[str]] = {}
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        for pin in pins_of(lock.name):
+            pinned.setdefault(f"{canonicalize_name(pin.name)}; {pin.marker}", set()).add(str(pin.specifier))
+    assert {name: found for name, found in pinned.items() if len(found) > 1} == {}
+
+
+def pins_of(lock: str) -> list[Requirement]:
+    text = (ROOT / "requirements" / lock).read_text()
+    return [Requirement(pin) for pin in re.findall(r"^(\S+==[^\\\n]+?) \\$", text, re.M)]
+
+
+def test_a_student_installs_what_is_listed_and_nothing_else():
+    assert {canonicalize_name(pin.name) for pin in pins_of("student.txt")} == set(STUDENT)
+
+
+@pytest.mark.parametrize("lock", ["student.txt", "run.txt"])
 @pytest.mark.parametrize("python", ["3.11", "3.14"])
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system[2])
-def test_what_students_install_is_whole_on_every_system(system, python):
+def test_what_is_installed_is_whole_on_every_system(system, python, lock):
     """pip installs without dependencies: what a package asks for on Windows alone must be pinned, too."""
     names = dict(zip(("sys_platform", "os_name", "platform_system"), system, strict=True))
     here = names | {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     here |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
-    text = (ROOT / "requirements" / "run.txt").read_text()
     pins = {}
-    found = re.findall(r"^(\S+==[^\\\n]+?) \\$", text, re.M)
-    for pin in map(Requirement, found):
+    for pin in pins_of(lock):
         if pin.marker is None or pin.marker.evaluate(here):
             pins[canonicalize_name(pin.name)] = next(iter(pin.specifier)).version
     for name in pins:
@@ -64,6 +109,75 @@ def test_what_students_install_is_whole_on_every_system(system, python):
         for need in map(Requirement, asked):
             if need.marker is None or need.marker.evaluate(here):
                 assert pins.get(canonicalize_name(need.name)) in need.specifier, f"{name} asks for {need}"
+
+
+# ---- imports
+
+
+def undeclared(source: str) -> list[str]:
+    """What a file imports and nobody declares: no student's dependency, nor of an extra and after `need`."""
+    tree = ast.parse(source)
+    students = frozenset(canonicalize_name(Requirement(d).name) for d in project()["dependencies"])
+    return [
+        name for name, scope, line in imports(tree)
+        if not brought(name, students)
+        and not any(name in names for names in needs.EXTRAS.values() if line > needed(name, scope) > 0)
+    ]  # fmt: skip
+
+
+def imports(tree: ast.Module):
+    """Each import of somebody else's package: its name, the function or module around it, the line."""
+    scopes = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef)]
+    around = {id(n): scope for scope in scopes for n in ast.walk(scope)}  # the innermost comes last
+    for n in ast.walk(tree):
+        names = [alias.name for alias in n.names] if isinstance(n, ast.Import) else []
+        names += [n.module or ""] if isinstance(n, ast.ImportFrom) and not n.level else []
+        for name in {name.partition(".")[0] for name in names}:
+            if name not in {*sys.stdlib_module_names, "autograder", "tito", "tinytorch"}:
+                yield name, around[id(n)], n.lineno
+
+
+@cache
+def brought(name: str, by: frozenset[str]) -> bool:
+    """Whether a package is among those asked for, or comes with one of them that gives it out."""
+    for distribution in map(canonicalize_name, metadata.packages_distributions().get(name, [name])):
+        through = THROUGH.get(distribution, "")
+        if distribution in by or (
+            through in by
+            and distribution in {canonicalize_name(Requirement(d).name) for d in metadata.requires(through)}
+        ):
+            return True
+    return False
+
+
+def needed(name: str, scope: ast.AST) -> int:
+    """The line of the scope that calls need with this name, or 0."""
+    calls = (n for n in ast.walk(scope) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("need"))
+    return min((n.lineno for n in calls if name in [getattr(a, "value", "") for a in n.args]), default=0)
+
+
+@pytest.mark.parametrize("folder", ["autograder", "tito"])
+def test_every_import_is_a_dependency_or_of_an_extra_and_asked_for(folder):
+    found = {path: undeclared(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")}
+    assert len(found) > 30 and {str(path): names for path, names in found.items() if names} == {}
+
+
+def test_an_import_that_is_not_declared_is_found():
+    assert undeclared("import numpy\nfrom sqlalchemy.exc import X\nfrom . import y\nimport json.tool") == []
+    assert undeclared("import scipy.linalg\ndef f():\n    from torch import nn") == ["scipy", "torch"]
+    assert undeclared("def f():\n    import distributed") == ["distributed"]
+    assert undeclared("def f():\n    import distributed\n    need('distributed')") == ["distributed"]
+    assert undeclared("def f():\n    need('distributed')\ndef g():\n    import distributed") == [
+        "distributed"
+    ]
+    assert undeclared("def f():\n    need('dask', 'distributed')\n    import distributed, dask") == []
+
+
+def test_the_names_of_an_extra_are_those_of_pyproject():
+    extras = project()["optional-dependencies"]
+    for extra, names in needs.EXTRAS.items():
+        asked = frozenset(canonicalize_name(Requirement(d).name) for d in extras[extra])
+        assert all(brought(name, asked) for name in names) and asked <= set(names)
 
 
 def test_versions_and_changelog_agree():

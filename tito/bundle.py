@@ -21,6 +21,7 @@ import nbformat
 import typer
 
 from autograder import files, streams
+from autograder.needs import need
 from tito import __version__, course, workspace
 from tito.notebook import TitoError
 
@@ -28,6 +29,7 @@ _BEGIN, _END = "BEGIN SOLUTION", "END SOLUTION"
 _SHORT = 40  # characters without blanks: a shorter solution is looked for with the function around it
 _BUILT_FROM = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSE-lessons",
                "tito", "autograder", "release", "course/entries")  # fmt: skip
+_BUILD = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
 START = """# Torch Olympics: start here
 
 You need Python 3.11 or newer. In this folder:
@@ -73,7 +75,6 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
     notebooks = sorted((root / "release").glob("*/*.ipynb"))
     if not notebooks:
         raise TitoError(f"{root / 'release'} holds no notebook: `tito release 01_tensor` puts it there")
-    to.mkdir(parents=True, exist_ok=True)
     archive = to / f"torch-olympics-student-{__version__}.zip"
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         built = build_wheel(repository, Path(scratch))
@@ -81,7 +82,7 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
         top = archive.stem
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as out:
             out.writestr(f"{top}/README.md", START.format(wheel=built.name))
-            out.write(repository / "requirements" / "run.txt", f"{top}/requirements.txt")
+            out.write(repository / "requirements" / "student.txt", f"{top}/requirements.txt")
             out.write(built, f"{top}/{built.name}")
             for path in notebooks:
                 out.write(path, f"{top}/{path.relative_to(root).as_posix()}")
@@ -90,6 +91,7 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
             raise TitoError(
                 f"nothing was written: {len(found)} solutions are in the bundle, first {min(found)}"
             )
+        to.mkdir(parents=True, exist_ok=True)
         wheel = to / built.name
         for made, target in ((built, wheel), (draft, archive)):
             files.copy(made, target)
@@ -97,10 +99,12 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
 
 
 def build_wheel(repository: Path, to: Path) -> Path:
-    """The wheel of the course's code, by pip and without the network. Raises TitoError.
+    """The wheel of the course's code, without the network. Raises TitoError, or Missing without setuptools.
 
-    It is built from a copy: setuptools would take stale files along from an earlier build/.
+    It is built from a copy: setuptools would take stale files along from an earlier build/. The build's one
+    step is called as pip and uv call it (PEP 517), so that neither has to be there.
     """
+    need("setuptools")
     with tempfile.TemporaryDirectory(prefix="wheel-") as scratch:
         for name in _BUILT_FROM:
             path, copy = repository / name, Path(scratch) / name
@@ -111,13 +115,12 @@ def build_wheel(repository: Path, to: Path) -> Path:
             else:
                 shutil.copyfile(path, copy)
         done = streams.run(
-            [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-             "--disable-pip-version-check", "-w", str(to), scratch]
+            [sys.executable, "-c", _BUILD, str(to.resolve())], cwd=scratch
         )  # fmt: skip
     wheels = sorted(to.glob("torch_olympics-*.whl"))
     if done.returncode or not wheels:
         said = done.stderr.strip().splitlines()
-        raise TitoError(f"the wheel was not built: {said[-1] if said else 'pip said nothing'}")
+        raise TitoError(f"the wheel was not built: {said[-1] if said else 'setuptools said nothing'}")
     return wheels[-1]
 
 

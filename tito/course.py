@@ -184,16 +184,12 @@ def similarity(
     """Compare the class's answers with compare50, where it is installed; a report to read, never a score."""
     import shutil
 
+    from autograder import needs
     from autograder.course import Course
     from autograder.files import write_text
     from autograder.rebuild import answers_as_text
 
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    program = shutil.which("compare50", path=places)
-    if program is None:
-        raise TitoError(
-            "compare50 is not installed: `pip install compare50`, then run the same command again"
-        )
+    program = needs.program("compare50")
     place = Course.at(find(course))
     students = place.students(assignment)
     if len(students) < 2:
@@ -210,7 +206,8 @@ def similarity(
     released = place.root / "release" / assignment / f"{assignment}.ipynb"
     write_text(given, answers_as_text(released))
     command = [program, *files, "-d", str(given), "-o", str(folder / "report")]
-    env = {**os.environ, "PATH": os.pathsep.join([str(Path(program).parent), places])}  # it starts python3
+    places = [str(Path(program).parent), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    env = {**os.environ, "PATH": os.pathsep.join(places)}  # it starts python3
     done = streams.run(command, env=env)
     page = folder / "report" / "index.html"
     if done.returncode or not page.is_file():

@@ -11,9 +11,7 @@ import ast
 import io
 import json
 import re
-import shutil
 import subprocess
-import sys
 import textwrap
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from autograder import needs
 from autograder.errors import OlympicsError
 from autograder.files import write_text
 from tito.package import package_init
@@ -325,12 +324,8 @@ def _refuse_undefined(text: str, chunks: Sequence[_Chunk], file: str) -> None:
 def _ruff(*arguments: str, text: str) -> str:
     command, *options = arguments
     settings = ["--isolated", "--line-length", str(LINE_LENGTH), "--target-version", "py311", "--no-cache"]
-    beside = Path(sys.executable).with_name("ruff")
-    program = str(beside) if beside.exists() else shutil.which("ruff")
-    if program is None:
-        raise ExportError("ruff is not installed, it formats the exported package: `pip install ruff`.")
     done = subprocess.run(
-        [program, command, *settings, *options, "--stdin-filename", "module.py", "-"],
+        [needs.program("ruff"), command, *settings, *options, "--stdin-filename", "module.py", "-"],
         input=text, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     if done.returncode:

@@ -6,7 +6,6 @@ others, and what a student sets, a dark theme for example, counts before them an
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from typing import Annotated
 import typer
 
 from autograder.files import write_text
+from autograder.needs import need
 from tito import backups, start, workspace
 from tito.module import kernel_environment
 from tito.notebook import TitoError
@@ -49,8 +49,7 @@ def lab(
     release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
 ) -> None:
     """Open JupyterLab on your workspace; the first time, make the workspace."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise TitoError("JupyterLab is not installed: pip install jupyterlab")
+    need("jupyterlab")
     root = ready(path, release)
     prepare(workspace.Workspace(root))
     print(f"JupyterLab on {root} (Ctrl-C twice ends it)", flush=True)

@@ -92,6 +92,10 @@ def schedule(
     as_json: Json = False,
 ) -> None:
     """Print the weeks of a course with dates; --ics writes a calendar, --apply sets the due dates."""
+    if ics is not None:
+        from autograder import (
+            calendar_file,  # where a package is missing, this says so before anything is set
+        )
     planned = planned_from(weeks, start, timezone, skip or [], course)
     done: dict[str, Any] = {}
     if apply:
@@ -99,8 +103,6 @@ def schedule(
             find(course), planned, schedule_file(weeks, course), skip or [], move_handed_in
         )
     if ics is not None:
-        from autograder import calendar_file
-
         with plain_errors():
             done["events"] = calendar_file.write(planned, ics, _course_id(course))
     if as_json:

@@ -12,7 +12,8 @@ and the resource `timed`, so that nothing runs beside what is measured. `--show`
 import argparse
 import time
 
-from dask_jobqueue import SLURMCluster
+from autograder.errors import Missing
+from autograder.needs import need
 
 
 def main() -> None:
@@ -23,6 +24,12 @@ def main() -> None:
     parser.add_argument("--timed", action="store_true", help="a whole node for each worker, for tracks")
     parser.add_argument("--show", action="store_true", help="print the job script and end")
     options = parser.parse_args()
+    try:
+        need("dask_jobqueue")
+    except Missing as error:
+        parser.exit(error.exit_code, f"slurm.py: {error}\n")
+    from dask_jobqueue import SLURMCluster
+
     cluster = SLURMCluster(
         queue=options.queue,
         cores=1,  # a worker judges one submission at a time, in two processes that take turns
