@@ -180,6 +180,12 @@ def test_the_names_of_an_extra_are_those_of_pyproject():
         assert all(brought(name, asked) for name in names) and asked <= set(names)
 
 
+def test_every_page_for_instructors_names_their_extra():
+    pages = [*(ROOT / "course" / "instructor").glob("*.md"), ROOT / "course" / "grading.md", ROOT / "README.md"]
+    pages += [ROOT / "course" / "hub" / "jupyterhub_config.py", ROOT / "tito" / "bundle.py"]
+    assert [page for page in pages if "torch-olympics[instructor]" not in page.read_text(encoding="utf-8")] == []
+
+
 def test_versions_and_changelog_agree():
     import tito
 

@@ -46,6 +46,10 @@ this folder is enough.
 On Windows write `python` for `python3`, and `env\\Scripts\\` for `env/bin/`. The lessons work on Linux, macOS
 and Windows. A track's entry is measured on Linux only, WSL 2 and containers included: elsewhere you train it
 and hand it in, and the course measures it.
+
+Those who grade, and they alone, need a few packages more:
+
+    env/bin/python -m pip install 'torch-olympics[instructor]'
 """
 
 
@@ -115,7 +119,7 @@ def build_wheel(repository: Path, to: Path) -> Path:
             else:
                 shutil.copyfile(path, copy)
         done = streams.run(
-            [sys.executable, "-c", _BUILD, str(to.resolve())], cwd=scratch
+            [sys.executable, "-c", _BUILD, str(to.resolve())], cwd=Path(scratch)
         )  # fmt: skip
     wheels = sorted(to.glob("torch_olympics-*.whl"))
     if done.returncode or not wheels:
