@@ -118,9 +118,7 @@ def build_wheel(repository: Path, to: Path) -> Path:
                 )
             else:
                 shutil.copyfile(path, copy)
-        done = streams.run(
-            [sys.executable, "-c", _BUILD, str(to.resolve())], cwd=Path(scratch)
-        )  # fmt: skip
+        done = streams.run([sys.executable, "-c", _BUILD, str(to.resolve())], cwd=Path(scratch))
     wheels = sorted(to.glob("torch_olympics-*.whl"))
     if done.returncode or not wheels:
         said = done.stderr.strip().splitlines()

@@ -1,6 +1,7 @@
 """JupyterHub for one course: everybody works in an account of their own, all share nbgrader's exchange.
 
-Started as root, with the Python that has torch-olympics[instructor] and jupyterhub: `python -m jupyterhub -f jupyterhub_config.py`.
+Started as root, with the Python that has torch-olympics[instructor] and jupyterhub:
+`python -m jupyterhub -f jupyterhub_config.py`.
 """
 
 import json
