@@ -20,21 +20,21 @@ SYSTEMS = [("linux", "posix", "Linux"), ("darwin", "posix", "Darwin"), ("win32",
 # All that a student's install may hold, on any system: JupyterLab, nbgrader, matplotlib, what measures one's
 # own score, and what these bring along. A new name is a decision: is it worth its size on every machine?
 STUDENT = """
-    alembic annotated-doc annotated-types anyio appnope argon2-cffi argon2-cffi-bindings arrow asttokens
-    async-lru attrs babel beautifulsoup4 bleach certifi cffi charset-normalizer click colorama comm
-    contourpy cycler debugpy defusedxml executing fastjsonschema fonttools fqdn h11 httpcore httpx idna
-    interrogate ipykernel ipython ipython-pygments-lexers ipywidgets isoduration jedi jinja2 json5
-    jsonpointer jsonschema jsonschema-specifications jupyter-builder jupyter-client jupyter-core
-    jupyter-events jupyter-lsp jupyter-server jupyter-server-terminals jupyterlab jupyterlab-pygments
-    jupyterlab-server jupyterlab-widgets jupytext kiwisolver lark mako mando markdown-it-py markupsafe
-    matplotlib matplotlib-inline mdit-py-plugins mdurl mistune nbclient nbconvert nbformat nbgrader
-    nest-asyncio2 notebook notebook-shim numpy overrides packaging pandocfilters parso pexpect pillow
-    platformdirs prometheus-client prompt-toolkit psutil ptyprocess pure-eval py pycparser pydantic
-    pydantic-core pygments pyparsing python-dateutil python-json-logger pywinpty pyyaml pyzmq radon
-    rapidfuzz referencing requests rfc3339-validator rfc3986-validator rfc3987-syntax rich rpds-py ruff
-    safetensors send2trash setuptools shellingham six soupsieve sqlalchemy stack-data tabulate terminado
-    threadpoolctl tinycss2 tornado tqdm traitlets typer typing-extensions typing-inspection tzdata
-    uri-template urllib3 wcwidth webcolors webencodings websocket-client widgetsnbextension
+    alembic annotated-doc anyio appnope argon2-cffi argon2-cffi-bindings arrow asttokens async-lru attrs
+    babel beautifulsoup4 bleach certifi cffi charset-normalizer click colorama comm contourpy cycler
+    debugpy defusedxml executing fastjsonschema fonttools fqdn h11 httpcore httpx idna interrogate
+    ipykernel ipython ipython-pygments-lexers ipywidgets isoduration jedi jinja2 json5 jsonpointer
+    jsonschema jsonschema-specifications jupyter-builder jupyter-client jupyter-core jupyter-events
+    jupyter-lsp jupyter-server jupyter-server-terminals jupyterlab jupyterlab-pygments jupyterlab-server
+    jupyterlab-widgets jupytext kiwisolver lark mako mando markdown-it-py markupsafe matplotlib
+    matplotlib-inline mdit-py-plugins mdurl mistune nbclient nbconvert nbformat nbgrader nest-asyncio2
+    notebook notebook-shim numpy overrides packaging pandocfilters parso pexpect pillow platformdirs
+    prometheus-client prompt-toolkit psutil ptyprocess pure-eval py pycparser pygments pyparsing
+    python-dateutil python-json-logger pywinpty pyyaml pyzmq radon rapidfuzz referencing requests
+    rfc3339-validator rfc3986-validator rfc3987-syntax rich rpds-py ruff safetensors send2trash setuptools
+    shellingham six soupsieve sqlalchemy stack-data tabulate terminado threadpoolctl tinycss2 tornado tqdm
+    traitlets typer typing-extensions tzdata uri-template urllib3 wcwidth webcolors webencodings
+    websocket-client widgetsnbextension
 """.split()  # noqa: SIM905, a list of 130 lines says no more
 # What our code imports without asking for it by name: it comes with a package that gives it out as its own.
 THROUGH = {"cycler": "matplotlib", "ipython": "ipykernel", "markupsafe": "jinja2", "sqlalchemy": "nbgrader",
