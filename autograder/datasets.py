@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from autograder import tinytalks
 from autograder.errors import Missing, OlympicsError
@@ -390,6 +389,8 @@ def _fill(url: str, part: Path, progress: bool) -> None:
 
 def _ask(url: str, part: Path, have: int, progress: bool) -> int | None:
     """One request, from byte `have` on, appended to `part`. Returns the whole length the server promised."""
+    from tqdm import tqdm
+
     request = urllib.request.Request(url, headers={"User-Agent": "torch-olympics"})
     if have:
         request.add_header("Range", f"bytes={have}-")

@@ -309,7 +309,7 @@ def nbgrader(root: Path, *arguments: str) -> str:
     here = str(Path(__file__).resolve().parents[1])  # nbgrader_config.py loads our plug-ins
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    done = streams.run([sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=env)
+    done = streams.run([sys.executable, "-m", "tito.jupyter", "nbgrader", *arguments], cwd=root, env=env)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise TitoError(f"nbgrader {arguments[0]}: {said[-1] if said else 'stopped without a word'}")

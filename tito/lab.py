@@ -113,7 +113,8 @@ def environment(root: Path) -> dict[str, str]:
 
 def arguments(root: Path, browser: bool, port: int) -> list[str]:
     """The command line of JupyterLab."""
-    words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+    words = [sys.executable, "-m", "tito.jupyter", "jupyterlab"]
+    words += [f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
     words.append(f"--LabApp.default_url=/lab/tree/{start.PAGE}")
     words += OFFLINE
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: loopback and token guard it

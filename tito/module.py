@@ -22,10 +22,9 @@ from typing import Annotated, Any
 
 import nbformat
 import typer
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from autograder import files, kernels, streams
+from autograder import files, streams
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
@@ -283,6 +282,10 @@ def execute(nb: NotebookNode, folder: Path, label: str, quiet: bool = False) -> 
 
     The kernel starts in `folder`, so `%tito lesson` finds the workspace; `label` names a progress bar.
     """
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    from autograder import kernels
+
     total = sum(cell.cell_type == "code" for cell in nb.cells)
     with progress.steps(total, label, "cell", quiet) as step:
         try:

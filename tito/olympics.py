@@ -353,6 +353,7 @@ def network_text(nb: NotebookNode, track: str) -> str:
 
 # run beside the workspace, so that nbgrader reads its own configuration in its own process
 _PROBE = """
+import autograder  # first: nbformat is quick then
 import json
 from nbgrader.apps import SubmitApp
 from nbgrader.coursedir import CourseDirectory
@@ -376,7 +377,7 @@ def _exchange(ws: Workspace) -> str | None:
 
 def _nbgrader_submit(ws: Workspace, packed: Path, course: str) -> None:
     done = streams.run(
-        [sys.executable, "-m", "nbgrader", "submit", packed.name, "--course", course,
+        [sys.executable, "-m", "tito.jupyter", "nbgrader", "submit", packed.name, "--course", course,
          f"--Exchange.assignment_dir={packed.parent}"],
         cwd=ws.root,
     )  # fmt: skip

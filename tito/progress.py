@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 MARK = "tito-progress "
 
 
@@ -38,6 +36,8 @@ def steps(total: int, label: str, unit: str, quiet: bool = False) -> Iterator[Ca
 
         yield tell
         return
+    from tqdm import tqdm
+
     off = quiet or not shown()
     with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=off, leave=False) as bar:
         yield lambda: bar.update() and None
@@ -49,6 +49,8 @@ def waiting(label: str, quiet: bool = False) -> Iterator[None]:
     if quiet or not shown():
         yield
         return
+    from tqdm import tqdm
+
     form = "{desc}: {elapsed} passed"
     with tqdm(desc=label, bar_format=form, file=sys.stderr, leave=False) as line:
         over = threading.Event()
