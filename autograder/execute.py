@@ -24,9 +24,9 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader import utils
 
 from autograder import sandbox
+from autograder.cells import is_grade, is_solution
 from autograder.course import LIMITS
 from autograder.rebuild import clean_outputs, grade_id
 
@@ -94,7 +94,7 @@ def run_notebook(
                         output.execution_count = cell.execution_count
     stopped = _why_it_stopped(nb, jobs, records, stopped, limits)
     for i, cell in enumerate(nb.cells):
-        if not (utils.is_grade(cell) and cell.cell_type == "code"):
+        if not (is_grade(cell) and cell.cell_type == "code"):
             continue
         if i in jobs and (i not in records or records[i]["status"] == "dead"):
             _replace(cell, "NotRun", f"This check did not run. {stopped}")
@@ -119,9 +119,9 @@ def run_notebook(
 
 def kind_of(cell: NotebookNode) -> str:
     """How a cell of a rebuilt notebook is treated: "grade", "student", or ours, of the package or not."""
-    if utils.is_grade(cell) and not utils.is_solution(cell):
+    if is_grade(cell) and not is_solution(cell):
         return "grade"
-    if utils.is_solution(cell):
+    if is_solution(cell):
         return "student"
     return "export" if cell.source.lstrip().startswith("#| export") else "ours"
 
@@ -156,14 +156,16 @@ def _built_lessons(package: Path) -> dict[str, str]:
 
 def cell_results(nb: NotebookNode) -> list[CellResult]:
     """Points of every graded cell of an executed notebook, by nbgrader's own rule, with reasons."""
+    from nbgrader.utils import determine_grade
+
     results = []
     for cell in nb.cells:
-        if not utils.is_grade(cell):
+        if not is_grade(cell):
             continue
-        points, most = utils.determine_grade(cell)
+        points, most = determine_grade(cell)
         reason = ""
         if points is not None and points < most:
-            reason = reason_of(cell) or ("No answer was given." if utils.is_solution(cell) else "")
+            reason = reason_of(cell) or ("No answer was given." if is_solution(cell) else "")
         results.append(CellResult(str(grade_id(cell)), points, most, reason))
     return results
 

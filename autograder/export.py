@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbgrader import utils
 from nbgrader.api import Gradebook
 
 from autograder import judging, ledger, recording, rules
+from autograder.cells import is_grade, is_solution
 from autograder.course import Course
 from autograder.errors import GradingError
 from autograder.results import COLUMNS as COLUMNS
@@ -135,7 +135,7 @@ def report_of(course: Course, student: str, assignment: str) -> str | None:
     if not path.is_file():
         return None
     nb = nbformat.read(path, as_version=4)
-    read = [c for c in nb.cells if c.cell_type == "markdown" and utils.is_grade(c) and utils.is_solution(c)]
+    read = [c for c in nb.cells if c.cell_type == "markdown" and is_grade(c) and is_solution(c)]
     return "\n\n".join(filter(None, (cell.source.strip() for cell in read)))[:REPORT_LENGTH] or None
 
 

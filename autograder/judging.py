@@ -20,9 +20,9 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader import utils
 
 from autograder import execute, files, rules, scorer
+from autograder.cells import is_grade, is_solution
 from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from autograder.execute import CellResult
@@ -189,7 +189,7 @@ def apply_scores(nb: NotebookNode, result: dict[str, Any]) -> None:
     nbgrader reads the first plain number as the score; numbers are Python floats within the cell's points.
     """
     for cell in nb.cells:
-        if not utils.is_grade(cell) or utils.is_solution(cell):
+        if not is_grade(cell) or is_solution(cell):
             continue
         dimension = dimension_of(str(grade_id(cell)))
         if cell.cell_type != "code" or dimension is None:
@@ -297,12 +297,14 @@ def grader_hash() -> str:
 
 def submitted_at(course: Course, student: str, assignment: str) -> str:
     """nbgrader's time of submission; "" where the file is not a readable one (it would stop the batch)."""
+    from nbgrader.utils import parse_utc
+
     path = course.submitted(student, assignment) / "timestamp.txt"
     if path.is_symlink() or not path.is_file():
         return ""
     text = path.read_bytes()[:100].decode("utf-8", "replace").strip()
     try:
-        utils.parse_utc(text)
+        parse_utc(text)
     except (ValueError, AttributeError, TypeError, OverflowError):
         return ""
     return text

@@ -11,13 +11,13 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.plugins import ExportPlugin, LateSubmissionPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Unicode
 
 from autograder import datasets, sandbox
+from autograder.cells import is_grade, is_solution
 from autograder.execute import reason_of
 
 HIDDEN = re.compile(r"^[ \t]*#+ BEGIN HIDDEN TESTS.*?#+ END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M)
@@ -62,13 +62,13 @@ class HideTests(NbGraderPreprocessor):  # type: ignore[misc]
         """Strip hidden regions; every line of them is also blanked out wherever an output shows it."""
         secret: set[str] = set()
         for cell in nb.cells:
-            if utils.is_grade(cell) and cell.cell_type == "code":
+            if is_grade(cell) and cell.cell_type == "code":
                 for region in HIDDEN.findall(cell.source):
                     secret |= {line.strip() for line in region.splitlines() if len(line.strip()) > 12}
                 cell.source = HIDDEN.sub("", cell.source).rstrip()
         for cell in nb.cells:
             for output in cell.get("outputs", []):
-                if output.output_type == "error" and utils.is_grade(cell):
+                if output.output_type == "error" and is_grade(cell):
                     output.traceback = [
                         f"{output.ename}: {output.evalue}"
                     ]  # the message, not the test's code
@@ -88,9 +88,9 @@ def lost_points(nb: NotebookNode) -> str:
     for cell in nb.cells:
         about = cell.metadata.get("nbgrader", {})
         score, most = about.get("score"), about.get("points")
-        if not utils.is_grade(cell) or score is None or most is None or score >= most:
+        if not is_grade(cell) or score is None or most is None or score >= most:
             continue
-        reason = reason_of(cell) or ("A person graded this." if utils.is_solution(cell) else "")
+        reason = reason_of(cell) or ("A person graded this." if is_solution(cell) else "")
         text = re.sub(r"([\\`*_{}\[\]<>|$])", r"\\\1", reason.replace("\n", " "))
         rows.append(
             f"- **{about['grade_id']}**, {score:g} of {most:g} points: {text or 'no reason was given'}"

@@ -19,9 +19,8 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader import utils
-from nbgrader.preprocessors import ClearSolutions
 
+from autograder.cells import is_solution
 from autograder.errors import OlympicsError
 
 MAX_FILE = 32_000_000  # bytes of a submitted notebook
@@ -67,6 +66,9 @@ def unsolved(source: Mapping[str, Any], release: Mapping[str, Any] | None = None
     of what stands between solution markers. Outputs are dropped, and the checksums are nbgrader's, so
     that its gradebook finds the cells unchanged.
     """
+    from nbgrader.preprocessors import ClearSolutions
+    from nbgrader.utils import compute_checksum
+
     nb = nbformat.from_dict(copy.deepcopy(dict(source)))
     released = {grade_id(c): text_of(c) for c in release["cells"]} if release else {}
     clear = ClearSolutions()
@@ -76,12 +78,12 @@ def unsolved(source: Mapping[str, Any], release: Mapping[str, Any] | None = None
         name = grade_id(cell)
         if name is None:
             continue
-        if utils.is_solution(cell):
+        if is_solution(cell):
             if name in released:
                 cell.source = released[name]
             elif "### BEGIN SOLUTION" in cell.source:
                 clear.preprocess_cell(cell, {"language": "python"}, 0)
-        cell.metadata.nbgrader["checksum"] = utils.compute_checksum(cell)
+        cell.metadata.nbgrader["checksum"] = compute_checksum(cell)
     return nb
 
 
@@ -98,7 +100,7 @@ def rebuild(
     """
     nb = unsolved(ours)
     notes: list[str] = []
-    wanted = {str(grade_id(cell)) for cell in nb.cells if utils.is_solution(cell)}
+    wanted = {str(grade_id(cell)) for cell in nb.cells if is_solution(cell)}
     answers, twice = _answers(submitted) if submitted is not None else ({}, set())
     foreign = sorted(name for name in answers if name not in wanted and answers[name]["solution"])
     notes += [f"Cell {name} occurs more than once: the first one counts." for name in sorted(twice & wanted)]
@@ -106,7 +108,7 @@ def rebuild(
         notes.append(f"Not part of this assignment and left out: {', '.join(foreign[:5])}.")
     for cell in nb.cells:
         name = grade_id(cell)
-        if not utils.is_solution(cell):
+        if not is_solution(cell):
             continue
         answer = answers.get(name or "")
         if answer is None:

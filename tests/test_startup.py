@@ -17,7 +17,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
+from nbgrader import utils
 
+from autograder import cells
 from tito import cli, lazy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +113,7 @@ def test_a_group_loads_no_other(started: Started) -> None:
         ("autograder.errors", 20, {"typing", "json"}),
         ("autograder.roster", 120, {"nbformat", "numpy", *HEAVY}),
         ("autograder.sandbox", 100, {"nbformat", "numpy", *HEAVY}),
+        ("autograder.judging", 500, HEAVY),
         ("tito.notebook", 60, {"nbformat", "numpy", *HEAVY}),  # `%load_ext tito`
         ("tito.checkpoints", 80, {"nbformat", "numpy", *HEAVY}),  # and in JupyterLab
         ("autograder.verdict.student", 200, {"nbformat", *HEAVY}),
@@ -154,6 +157,16 @@ def solved(name: str, target: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(nb, target)
+
+
+def test_what_a_cell_is_agrees_with_nbgrader() -> None:
+    found = set()
+    for path in [*ROOT.glob("source/*/*.ipynb"), *ROOT.glob("release/*/*.ipynb")]:
+        for cell in nbformat.read(path, as_version=4).cells:
+            told = cells.is_grade(cell), cells.is_solution(cell)
+            assert told == (utils.is_grade(cell), utils.is_solution(cell)), path
+            found.add(told)
+    assert len(found) == 4, "cells of every kind were compared"
 
 
 @pytest.mark.parametrize(
