@@ -22,7 +22,7 @@ from typing import Any
 
 from autograder import deadlines, judging, recording, rules, sandbox
 from autograder.course import Course, Settings
-from autograder.errors import GradingError
+from autograder.errors import GradingError, command
 from autograder.judging import Judgement
 from autograder.needs import need
 
@@ -102,7 +102,7 @@ def grade(
         if not jobs:
             raise GradingError(
                 f"No submission of {', '.join(names)} in {course.root / 'submitted'}: run "
-                f"`tito collect {names[0]}` first."
+                f"{command('tito', 'collect', names[0])} first."
             )
         run = _Run(len(jobs), progress)
         writer = _Writer(course, settings, force, run)

@@ -2,10 +2,21 @@
 
 Every error that is meant for a person derives from OlympicsError, where it is raised or here. The command
 line prints such an error as its one line and exits with its code; any other exception is a fault of ours.
-Nothing is imported here, so that the name of an error costs nothing.
+Nothing but a part of the standard library is imported here, so that the name of an error costs nothing.
 """
 
 from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+
+
+def command(*words: object) -> str:
+    """A command as one pastes it into a shell, each word quoted, in the backticks of our messages."""
+    texts = [
+        f"./{word}" if isinstance(word, PurePath) and str(word)[0] == "-" else str(word) for word in words
+    ]
+    return f"`{shlex.join(texts)}`"
 
 
 class OlympicsError(Exception):

@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 from autograder import execute, files, rules, scorer
 from autograder.cells import is_grade, is_solution
 from autograder.course import Course, Settings
-from autograder.errors import GradingError
+from autograder.errors import GradingError, command
 from autograder.execute import CellResult
 from autograder.hashes import digest, text_hash
 from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
@@ -154,7 +154,8 @@ def replay(course: Course, student: str, assignment: str, settings: Settings) ->
 
     record = load_record(course, student, assignment)
     if record is None:
-        raise GradingError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
+        first = command("tito", "grade", assignment)
+        raise GradingError(f"{student} has no graded {assignment}: run {first} first")
     again = judge(course, student, assignment, settings, force=True, keep=False)
     differences = [
         f"{name}: another than when it was graded ({record.hashes.get(name, 'none')[:8]}, now {now[:8]})"

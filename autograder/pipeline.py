@@ -5,7 +5,11 @@ and export in the same way as `tito`.
 """
 
 import functools
+import os
+from pathlib import Path
 from typing import Any
+
+from autograder import folders
 
 
 def configure(c: Any) -> None:
@@ -35,6 +39,11 @@ def configure(c: Any) -> None:
     c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")
     if isinstance(root, str):
+        file = Path(os.path.abspath(root), "gradebook.db")
+        address = c.CourseDirectory.get("db_url")
+        # the plain address, nbgrader's own and older courses', is read wrong where a % is in it
+        if not isinstance(address, str) or address == f"sqlite:///{file}":
+            c.CourseDirectory.db_url = folders.database_url(file)
         c.Judged.course = root
         c.LatePenalty.course = root
         c.ResultsExport.course = root

@@ -107,7 +107,8 @@ def autograde(course: Course, assignment: str, stage: Path) -> dict[str, str]:
     from nbgrader.coursedir import CourseDirectory
 
     config = nbgrader_config(course)
-    config.CourseDirectory.submitted_directory = str(stage)
+    # not the whole path, which nbgrader would read as a regular expression
+    config.CourseDirectory.submitted_directory = stage.relative_to(course.root).as_posix()
     config.CourseDirectory.assignment_id = assignment
     config.Judged.staged = True
     # what is staged has our cells and kernelspec already: to restore them would be work for nothing
@@ -164,15 +165,13 @@ def nbgrader_config(course: Course) -> Any:
     config: Any = Config()
     if settings.exists():
         try:
-            config = PyFileConfigLoader(settings.name, path=str(course.root)).load_config()
+            config = PyFileConfigLoader(str(settings), path=str(course.root)).load_config()
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise GradingError(f"{settings} cannot be read ({what}): mend that line.") from error
     config.CourseDirectory.root = str(course.root)
-    if not isinstance(config.CourseDirectory.get("db_url"), str):
-        config.CourseDirectory.db_url = f"sqlite:///{course.root / 'gradebook.db'}"
-    _need_driver(settings, config.CourseDirectory.db_url)
     configure(config)
+    _need_driver(settings, config.CourseDirectory.db_url)
     return config
 
 

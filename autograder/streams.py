@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,3 @@ def run(
         argv, env={**(os.environ if env is None else env), **CHILD}, cwd=cwd, timeout=timeout,
         capture_output=True, encoding="utf-8", errors="backslashreplace", check=False,
     )  # fmt: skip
-
-
-def command(*words: str | Path) -> str:
-    """A command as a person types it into a shell, in the backticks of our messages."""
-    return f"`{shlex.join(map(str, words))}`"

@@ -83,11 +83,12 @@ def _address(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
     raise AssertionError(f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
-def student(folder: Path, home: Path, course: Path, *words: str) -> None:
+def student(folder: Path, home: Path, course: Path, *words: str, name: str = "") -> None:
     """One of nbgrader's own commands, as a student types it in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     home.mkdir(parents=True, exist_ok=True)
-    settings = [f"--Exchange.root={course / 'exchange'}", f"--CourseDirectory.course_id={course.name}",
+    called = name or course.name
+    settings = [f"--Exchange.root={course / 'exchange'}", f"--CourseDirectory.course_id={called}",
                 f"--Exchange.cache={home / 'cache'}"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "nbgrader", *words, *settings], cwd=folder, env=environment(home),

@@ -3,6 +3,8 @@
 import datetime
 import os
 import pwd
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import recording, sandbox
+from autograder import folders, recording, sandbox
 from autograder.course import Course
 from tests.formgrader import server, student
 from tests.notebooks import answer, check, essay, notebook
@@ -270,3 +272,72 @@ def test_who_hands_in_no_secret_stops_nobodys_feedback(tmp_path, handed):
     file.write_text("mine")
     recording.keep_secret(submitted, graded)
     assert (graded / recording.SECRET).read_text() == "mine"
+
+
+# ---- folders with odd names
+
+ODD = "Kurs (1) C++ #100%20 größe {x} $NO_SUCH & 'q' \"d\" ; 李|<b>\\n^~ "
+
+
+def test_a_course_in_a_folder_with_an_odd_name(tito, bundle, tmp_path):
+    """From the first command to the page: what is no pattern, variable or list of folders is a name."""
+    root = tmp_path / ODD
+    (tmp_path / "plain").mkdir()
+    init(tito, bundle, root, "--name", "odd")
+    assert recording.nbgrader_config(Course.at(root)).CourseDirectory.course_id == "odd"
+    tito("release", "01_one", "--publish", "--course", root)
+    desk, home = tmp_path / "desk", tmp_path / "student"
+    student(desk, home, root, "fetch_assignment", "01_one", name="odd")
+    solve(desk / "01_one" / "01_one.ipynb", "return x + x")
+    student(desk, home, root, "submit", "01_one", name="odd")
+    assert tito.json("collect", "01_one", "--course", root)["students"] == [ME]
+    assert "5.0 of 10" in tito("grade", "01_one", "--course", root)
+    tito("feedback", "01_one", "--publish", "--course", root)
+    student(desk, home, root, "fetch_feedback", "01_one", name="odd")
+    assert len(list((desk / "01_one" / "feedback").glob("*/*.html"))) == 1
+    tito("export", "--names", "id", "--course", root)
+    tito("leaderboard", "--course", root)
+    assert (root / "leaderboard.html").is_file() and (root / "gradebook.db").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {root.name, "plain", "desk", "student"}
+
+
+@pytest.mark.parametrize("name", ["100%", "%20%3F", "a#b", "C++", "a@b", "ü 李", "-x", "a;b", "~"])
+def test_the_gradebook_lies_in_its_course(name, tmp_path):
+    place = tmp_path / name / "gradebook.db"
+    place.parent.mkdir()
+    with Gradebook(folders.database_url(place)) as gradebook:
+        gradebook.add_student("ada")
+    assert place.is_file() and list(tmp_path.iterdir()) == [place.parent]
+
+
+def test_a_course_made_before_its_address_was_quoted(tito, bundle, tmp_path):
+    root = tmp_path / "100%20"
+    init(tito, bundle, root, "--name", "old")
+    config = root / "nbgrader_config.py"
+    line = "c.CourseDirectory.db_url = f\"sqlite:///{ROOT / 'gradebook.db'}\"\n"
+    config.write_text(config.read_text().replace("c.Exchange.root", line + "c.Exchange.root", 1))
+    assert init(tito, bundle, root, "--name", "old")["added"] == []
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.mark.parametrize("name", ["a*b", "a?b", "a[1]", "a:b", "x$HOME", "a\nb", "a\x1bb", "a\udcff"])
+def test_a_folder_that_nbgrader_cannot_use_is_refused(tito, bundle, tmp_path, name, monkeypatch):
+    """At the first step, with nothing made; and where somebody has renamed the folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ("course", "init", "--lessons", bundle, "--weeks", bundle / "tiny.toml", "--name", "odd")
+    for folder in ([tmp_path / name], [tmp_path / "new", "--exchange", tmp_path / name]):
+        assert "choose another name" in tito.refuses(*words, *folder)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "nbgrader_config.py").touch()
+    monkeypatch.chdir(tmp_path / name)
+    assert "choose another name" in tito.refuses("grade", "--all")
+
+
+def test_the_next_command_can_be_pasted(tito, bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("course", "init", "--lessons", bundle, "--weeks", bundle / "tiny.toml", "--name", "odd")
+    said = tito(*words, "--", "-a 'b' $c")
+    (command,) = re.findall(r"Next: `(.*)`;", said)
+    done = subprocess.run(["sh", "-c", f"{command} && pwd"], capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path}/-a 'b' $c\n", done.stderr

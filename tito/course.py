@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from autograder import rules, sandbox, streams
+from autograder import folders, rules, sandbox, streams
+from autograder.errors import command
 from tito.notebook import TitoError
 
 CourseOption = Annotated[
@@ -150,7 +151,8 @@ def explain(
     place = judging.Course.at(root)
     record = recording.load_record(place, student, assignment)
     if record is None:
-        raise TitoError(f"{student} has no graded {assignment}: run `tito grade {assignment}` first")
+        first = command("tito", "grade", assignment)
+        raise TitoError(f"{student} has no graded {assignment}: run {first} first")
     late: dict[str, Any] = {}
     with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         try:
@@ -272,12 +274,17 @@ def find(given: Path | None) -> Path:
     if given is not None:
         if not given.is_dir():
             raise TitoError(f"{given} is no folder: expected a course, with source/ and nbgrader_config.py")
-        return given.resolve()
+        return _usable(given.resolve())
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "nbgrader_config.py").is_file():
-            return folder
+            return _usable(folder)
     raise TitoError(f"{here} is in no course: go to the folder with nbgrader_config.py, or use --course")
+
+
+def _usable(root: Path) -> Path:
+    folders.check(root, course=True)
+    return root
 
 
 def generate(root: Path, assignment: str) -> None:
@@ -299,7 +306,7 @@ def give_feedback(root: Path, assignment: str) -> list[Path]:
     from nbgrader.converters import GenerateFeedback
 
     if not any((root / "autograded").glob(f"*/{assignment}")):
-        raise TitoError(f"no {assignment} is graded yet: run `tito grade {assignment}` first")
+        raise TitoError(f"no {assignment} is graded yet: run {command('tito', 'grade', assignment)} first")
     _convert(GenerateFeedback, root, assignment)
     return sorted((root / "feedback").glob(f"*/{assignment}/*.html"))
 

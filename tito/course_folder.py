@@ -17,6 +17,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from autograder import folders
 from autograder import schedule as plans
 from autograder.files import write_text
 from autograder.roster import Person
@@ -57,6 +58,9 @@ def lessons_folder(given: Path | None) -> Path:
 def make(root: Path, wish: Wish) -> list[str]:
     """Make the course, or add what it lacks; returns what was added, in words. Raises TitoError."""
     root, home = root.expanduser().resolve(), repository()
+    folders.check(root, course=True)
+    if wish.exchange is not None:
+        folders.check(wish.exchange.expanduser().resolve(), course=True)
     if not COURSE_ID.match(wish.name):
         raise TitoError(f"--name {wish.name!r}: expected letters, digits and . - _, such as dl-2027")
     if root.exists() and not root.is_dir():

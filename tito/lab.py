@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from autograder import folders
+from autograder.errors import command
 from autograder.files import write_text
 from autograder.needs import need
 from tito import backups, start, workspace
@@ -72,8 +74,9 @@ def ready(path: Path | None, release: Path | None = None) -> Path:
         here = path.resolve().parent
         others = workspace.within(here)
         known = f"; in {here} there is {workspace.names(others)}" if others else ""
-        raise TitoError(f"{path} is no workspace: `tito init {path}` makes one there{known}")
+        raise TitoError(f"{path} is no workspace: {command('tito', 'init', path)} makes one there{known}")
     if workspace.is_workspace(path):
+        folders.check(path.resolve())
         return path.resolve()
     made, added = workspace.init(path, release)
     print(f"{made.root} is your workspace: {', '.join(added) or 'nothing new'}")

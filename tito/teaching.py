@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from autograder import schedule as plans
+from autograder.errors import command
 from autograder.files import write_text
 from tito.course import CourseOption, Json, find, plain_errors
 from tito.notebook import TitoError
@@ -70,7 +71,7 @@ def init(
     typer.echo(f"{folder}: " + (f"added {', '.join(added)}" if added else "nothing new, all is as it was"))
     if kept:
         typer.echo("It has its dates already: `tito course schedule --start DAY --apply` moves them.")
-    typer.echo(f"Next: `cd {folder}`; README.md there holds each week's commands.")
+    typer.echo(f"Next: {command('cd', folder)}; README.md there holds each week's commands.")
 
 
 @app.command()
@@ -203,7 +204,7 @@ def new_track(
 def _begun(files: list[Path], name: str) -> None:
     for path in files:
         typer.echo(f"wrote {path}")
-    typer.echo(f"It builds as it stands: `tito build {name}`. Make it yours, and build again.")
+    typer.echo(f"It builds as it stands: {command('tito', 'build', name)}. Make it yours, and build again.")
 
 
 def class_grades(root: Path) -> tuple[Any, list[Any]]:

@@ -25,7 +25,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from autograder import files
+from autograder import files, folders
 from autograder.files import write_text
 from tito.exporter import tidy
 from tito.names import MODULES, NAMES
@@ -237,6 +237,7 @@ def init(root: Path, release: Path | None = None) -> tuple[Workspace, list[str]]
     where no release is found, and where `root` is a file or the course repository itself.
     """
     root = root.expanduser().resolve()
+    folders.check(root)
     if root.exists() and not root.is_dir():
         raise TitoError(f"{root} is a file: name a folder for the workspace")
     if root == repository():
