@@ -39,7 +39,7 @@ def without_encoding(tree):
         elif name == "write_text":  # ours, of two, writes UTF-8
             text = isinstance(node.func, ast.Attribute) and len(node.args) == 1
         else:
-            text = name == "read_text" or bool(
+            text = (name == "read_text" and not node.args) or bool(
                 {"text", "universal_newlines"} & set(words)
                 and "errors" not in words
                 and name in ("run", "Popen", "check_output")
