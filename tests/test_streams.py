@@ -1,12 +1,18 @@
 """Letters that a terminal, a locale or an encoding lacks: no command ends for one."""
 
 import ast
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from autograder import home
+from autograder.errors import Missing
+from tito import cli, olympics
+from tito.notebook import TitoError
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = [
@@ -103,6 +109,44 @@ def test_every_letter_is_written_and_read(locale, tmp_path):
     ours, theirs = done.stdout.splitlines()
     assert ours.startswith(b"gr") and ours.endswith(b"\\udcff")
     assert theirs.decode() == "größe 李 🦊 ü.py"
+
+
+@pytest.mark.parametrize("given", ["/dev/null", "/proc/none"])
+def test_without_a_home_there_is_one(given, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", given)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home.ready()
+    made = Path(os.environ["HOME"])
+    assert made.parent == tmp_path and made.stat().st_mode & 0o777 == 0o700
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    home.ready()
+    assert capsys.readouterr().err == "" and os.environ["HOME"] == str(made)
+    monkeypatch.setenv("HOME", given)
+    made.chmod(0o777)
+    with pytest.raises(Missing, match="set HOME"):
+        home.ready()
+
+
+def test_an_account_without_a_name_is_asked_for_one(monkeypatch):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with pytest.raises(TitoError, match="add --student"):
+        olympics._login()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_one_line(number, monkeypatch, capsys):
+    def full(**_):
+        raise OSError(number, os.strerror(number), "/tmp/x")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("tito: /tmp/x cannot be written (")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["cp1252", "C without UTF-8 mode"])

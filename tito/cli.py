@@ -4,6 +4,7 @@ called (`tito.lazy`).
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autograder import streams
+from autograder import home, streams
 from autograder.errors import OlympicsError
 from tito import __version__, lazy
 
@@ -78,11 +79,22 @@ def init(
     print("Next: `tito lab` opens it, `tito module status` shows where you are.")
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def main() -> None:
     """Run the command line; an error for a person is one line on stderr, and its exit code."""
     streams.ready()
     try:
+        if sys.argv[1:2] != ["doctor"]:  # which says what is wrong with it
+            home.ready()
         app(prog_name="tito")  # by `python -m tito`, too
     except OlympicsError as error:
         print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = error.filename or "a file"
+        print(f"tito: {where} cannot be written ({error.strerror}): `tito doctor` says more", file=sys.stderr)
+        sys.exit(2)

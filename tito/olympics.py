@@ -98,7 +98,7 @@ def submit(
     ws = workspace.find()
     track = track or _track_here(ws)
     with progress.waiting(f"{track}: packing, and trying whether the model loads", quiet=as_json):
-        done = hand_in(ws, track, student or getpass.getuser())
+        done = hand_in(ws, track, student or _login())
     if as_json:
         print(json.dumps(done))
         return
@@ -239,6 +239,14 @@ _UNITS = {
 
 
 # ---- hand in
+
+
+def _login() -> str:
+    """The name of this account. Raises TitoError where it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # OSError since Python 3.13
+        raise TitoError("this account has no name: add --student and your name in the course") from error
 
 
 def hand_in(ws: Workspace, track: str, student: str) -> dict[str, Any]:
