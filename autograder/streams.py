@@ -9,10 +9,13 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 # the environment of a Python program whose output we read
 CHILD = {"PYTHONIOENCODING": "utf-8:backslashreplace"}
@@ -42,6 +45,8 @@ def run(
 
     Raises subprocess.TimeoutExpired.
     """
+    import subprocess  # not every command has a child
+
     return subprocess.run(
         argv, env={**(os.environ if env is None else env), **CHILD}, cwd=cwd, timeout=timeout,
         capture_output=True, encoding="utf-8", errors="backslashreplace", check=False,
