@@ -19,7 +19,7 @@ from autograder import folders
 from autograder.errors import command
 from autograder.files import write_text
 from autograder.needs import need
-from tito import backups, start, workspace
+from tito import backups, project, start, workspace
 from tito.module import kernel_environment
 from tito.notebook import TitoError
 
@@ -53,28 +53,40 @@ def lab(
     """Open JupyterLab on your workspace; the first time, make the workspace."""
     need("jupyterlab")
     root = ready(path, release)
-    prepare(workspace.Workspace(root))
+    page = start.PAGE
+    if project.is_project(root):
+        own = project.at(root)
+        own.home()  # where its workspace has gone is said before JupyterLab opens
+        page = own.notebook.name
+        write_defaults(root)
+    else:
+        prepare(workspace.Workspace(root))
     print(f"JupyterLab on {root} (Ctrl-C twice ends it)", flush=True)
     try:
-        code = subprocess.call(arguments(root, browser, port), cwd=root, env=environment(root))
+        code = subprocess.call(arguments(root, browser, port, page), cwd=root, env=environment(root))
     except KeyboardInterrupt:  # Ctrl-C reached JupyterLab too, which has said goodbye
         code = 0
     raise typer.Exit(code)
 
 
 def ready(path: Path | None, release: Path | None = None) -> Path:
-    """The workspace to open: the one named, the one of the current folder, or a new ./workspace.
+    """The workspace or project to open: the one named, the one of the current folder, or a new ./workspace.
 
     Raises TitoError for a named folder that is no workspace: a word mistyped opened an empty one, and a
     student's work seemed lost. A new one is made there only where `release` names its notebooks.
     """
+    here = project.find() if path is None else None
+    if here is not None:
+        return here.root
+    if path is not None and project.is_project(path):
+        return path.resolve()
     if path is None:
         path = workspace.here_or_new()
     elif not workspace.is_workspace(path) and release is None:
-        here = path.resolve().parent
-        others = workspace.within(here)
-        known = f"; in {here} there is {workspace.names(others)}" if others else ""
-        raise TitoError(f"{path} is no workspace: {command('tito', 'init', path)} makes one there{known}")
+        above = path.resolve().parent
+        others = workspace.within(above)
+        known = f"; in {above} tabove is {workspace.names(others)}" if others else ""
+        raise TitoError(f"{path} is no workspace: {command('tito', 'init', path)} makes one tabove{known}")
     if workspace.is_workspace(path):
         folders.check(path.resolve())
         return path.resolve()
@@ -95,11 +107,16 @@ def prepare(ws: workspace.Workspace) -> None:
         except TitoError as error:
             print(f"tito: {error}", file=sys.stderr)
     start.refresh(ws)
+    write_defaults(ws.root)
+
+
+def write_defaults(root: Path) -> None:
+    """Write what JupyterLab is to do where the student has set nothing else."""
     for name, content in (
         ("default_setting_overrides.json", DEFAULTS),
         ("page_config.json", {"disabledExtensions": INSTRUCTORS}),
     ):
-        write_text(config_folder(ws.root) / "labconfig" / name, json.dumps(content, indent=1) + "\n")
+        write_text(config_folder(root) / "labconfig" / name, json.dumps(content, indent=1) + "\n")
 
 
 def config_folder(root: Path) -> Path:
@@ -114,11 +131,11 @@ def environment(root: Path) -> dict[str, str]:
     return {**env, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
 
 
-def arguments(root: Path, browser: bool, port: int) -> list[str]:
-    """The command line of JupyterLab."""
+def arguments(root: Path, browser: bool, port: int, page: str = start.PAGE) -> list[str]:
+    """The command line of JupyterLab, which opens on `page`."""
     words = [sys.executable, "-m", "tito.jupyter", "jupyterlab"]
     words += [f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
-    words.append(f"--LabApp.default_url=/lab/tree/{start.PAGE}")
+    words.append(f"--LabApp.default_url=/lab/tree/{page}")
     words += OFFLINE
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: loopback and token guard it
         words.append("--allow-root")

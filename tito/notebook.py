@@ -64,8 +64,8 @@ def home(start: Path | None = None) -> Path:
     """The folder that contains, or will contain, tinytorch/.
 
     TITO_TINYTORCH names it; otherwise it is the nearest folder, from `start` upwards, that is a student
-    workspace (.tito/workspace.json) or the course repository (modules/ and nbgrader_config.py). Raises
-    TitoError.
+    workspace (.tito/workspace.json), the project of a track (.tito/project.json, which says where the
+    workspace is) or the course repository (modules/ and nbgrader_config.py). Raises TitoError.
     """
     if given := os.environ.get("TITO_TINYTORCH"):
         folder = Path(given).resolve()
@@ -78,6 +78,10 @@ def home(start: Path | None = None) -> Path:
     for folder in (start, *start.parents):
         if (folder / ".tito" / "workspace.json").is_file():
             return folder
+        if (folder / ".tito" / "project.json").is_file():
+            from tito import project  # it imports this module
+
+            return project.at(folder).home()
         if (folder / "modules").is_dir() and (folder / "nbgrader_config.py").is_file():
             return folder
     raise TitoError(f"{start} is in no workspace: make one with `tito init`, and open the notebook there.")

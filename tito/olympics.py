@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
 from autograder.sandbox import SandboxUnavailable
-from tito import benchmark, lazy, notebook, progress, start, workspace
+from tito import benchmark, lazy, notebook, progress, project, start, workspace
 from tito.exporter import export_text, is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
@@ -61,11 +62,28 @@ def init(
     path: Annotated[
         Path | None, typer.Argument(help="Workspace; default: the one here, or ./workspace.")
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A folder of its own, with starter code; it uses the package of your workspace."),
+    ] = None,
+    own: Annotated[
+        Path | None, typer.Option("--workspace", help="With --output: your workspace, where it is not found.")
+    ] = None,
     release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a track's notebook into your workspace, made where there is none; never replaces a notebook."""
+    """Put a track's notebook into your workspace, made where there is none; or begin a project with --output.
+
+    Neither replaces a file.
+    """
     _rule(track)
+    if output is not None and path is not None:
+        raise TitoError(f"{path} and --output {output}: name the workspace with --workspace {path}")
+    if output is not None:
+        _init_project(track, output, own, release, as_json)
+        return
+    if own is not None:
+        raise TitoError(f"--workspace {own} is for a project: say --output FOLDER too")
     ws, added = workspace.init(path or workspace.here_or_new(), release)
     if not ws.notebook(track).is_file():
         raise TitoError(f"the course has not released {track} yet: {ws.root} is ready otherwise")
@@ -74,6 +92,29 @@ def init(
         return
     state = "is yours to fill" if track in added else "was there already and is as you left it"
     print(f"{ws.notebook(track)} {state}. Next: `tito lab`.")
+
+
+def _init_project(track: str, output: Path, own: Path | None, release: Path | None, as_json: bool) -> None:
+    made, added = project.init(output, track, own, release)
+    home = made.home() if made.places else None
+    if as_json:
+        facts = {"project": str(made.root), "notebook": str(made.notebook), "added": added}
+        print(json.dumps({**facts, "workspace": str(home) if home else None}))
+        return
+    print(
+        f"{made.root}: " + (f"added {', '.join(added)}" if added else "every file was there and is as it was")
+    )
+    there = shlex.quote(os.path.relpath(made.root))
+    if home is None:
+        print(
+            f"No workspace is here: name yours with `tito olympics init --track {track} --output {there} "
+            "--workspace FOLDER`, or make one with `tito init`."
+        )
+        return
+    print(
+        f"It uses the tinytorch of {home}" + ("." if workspace.is_workspace(home) else ", the course's own.")
+    )
+    print(f"Next: `cd {there}`, then `tito lab`, or `python train.py` and `tito benchmark`.")
 
 
 @app.command("rules")
@@ -428,7 +469,9 @@ def given(track: str) -> Path:
 
 
 def folder(track: str) -> Path:
-    """Where a track notebook writes: <workspace>/<track>, or a temporary folder outside of a workspace."""
+    """Where a track notebook writes: its project, or <workspace>/<track>; a temporary folder outside of both."""
+    if (own := project.find()) is not None and own.track == track:
+        return own.root
     place = home()
     return place / track if workspace.is_workspace(place) else _scratch(track)
 

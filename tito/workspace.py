@@ -139,12 +139,17 @@ class Damaged(TitoError):
 def find(start: Path | None = None) -> Workspace:
     """The workspace that `start` (or the current folder) lies in; else ./workspace, else the only one inside.
 
+    In the project of a track it is the one that the project belongs to.
     Raises NoWorkspace where there is none, TitoError where there is more than one to choose from.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, start / "workspace"):
         if is_workspace(folder):
             return Workspace(folder)
+        if (folder / ".tito" / "project.json").is_file():
+            from tito import project  # it imports this module
+
+            return project.at(folder).workspace()
     inside = within(start)
     if len(inside) == 1:
         return Workspace(inside[0])
