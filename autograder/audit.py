@@ -47,7 +47,7 @@ from autograder import (
 from autograder.errors import OlympicsError
 
 SCHEMA = "torch-olympics/audit/1"
-SCRIPT = "train.py"
+SCRIPT = staging.SCRIPT
 PASSED, FAILED, NO_SCRIPT = "passed", "failed", f"not reproducible (no {SCRIPT})"
 LEVELS = ("bubblewrap", "landlock")  # below, the script could read the submitted model
 SCRIPT_BYTES = 200_000  # a longer one may hold a model; the course's longest has 7,000
@@ -211,7 +211,9 @@ def compare(found: Audit, rule: rules.Track, division: str = "open") -> list[str
             f"size: the script makes a model of {found.retrained_bytes:,} bytes, handed in was one of "
             f"{found.submitted_bytes:,}: {100 * (allowed.size_factor - 1):.0f}% more is allowed"
         )
-    assert found.seconds is not None and found.declared_seconds is not None
+    assert found.seconds is not None
+    if found.declared_seconds is None:  # the log claims nothing, and the script has kept the limit
+        return reasons
     less, more = sorted((found.seconds, found.declared_seconds))
     over = more == found.declared_seconds
     if more > allowed.time_factor * less + allowed.time_slack_s and not (over and division == "closed"):
@@ -375,7 +377,8 @@ def _write_records(path: Path, images: Any, labels: Any) -> None:
 def _retrained(rule: rules.Track, entry: Path, staged: staging.Staged, work: Path, target: Path) -> Path:
     """A submission of the submitted code and log, and of the model that the script wrote."""
     shutil.copytree(staged.folder, target, ignore=shutil.ignore_patterns(staged.model.name))
-    shutil.copyfile(entry / "training.json", target / "training.json")
+    for name in ("training.json", SCRIPT):
+        shutil.copyfile(entry / name, target / name)
     written = [name for name in staging.MODEL_NAMES if os.path.lexists(work / name)]
     if not written:
         raise _Fault(f"{SCRIPT} ended well but wrote no {staging.MODEL_NAMES[0]} beside itself")

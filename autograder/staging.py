@@ -15,6 +15,7 @@ from autograder import tokenizer as tokenizers
 
 MODEL_NAMES = ("model.safetensors", "model.pt")
 TOKENIZER = "tokenizer.json"
+SCRIPT = "train.py"  # what an audit runs again
 REPOSITORY = Path(__file__).resolve().parent.parent
 _MOST_FILES = 2000
 _MOST_JSON = 10 * rules.MB
@@ -35,7 +36,7 @@ class Staged:
     folder: Path
     model: Path
     size_bytes: int
-    training_seconds: float
+    training_seconds: float | None  # None: nobody kept the time, and train.py is there for an audit to time
     division: str
     tokenizer: tokenizers.Tokenizer | None = None  # of a text track
 
@@ -204,8 +205,11 @@ def check_model(name: str, content: bytes) -> None:
         raise Invalid(f"{wrong} ({len(content) - 8 - length} bytes of data, {end} described)")
 
 
-def _training(path: Path, rule: rules.Track) -> tuple[float, str]:
-    """Seconds of training and the division, as the log declares them; raises Invalid."""
+def _training(path: Path, rule: rules.Track) -> tuple[float | None, str]:
+    """Seconds of training and the division, as the log declares them; raises Invalid.
+
+    The seconds may be null where a training script is handed in, which an audit can time.
+    """
     limits = rule.limits
     if not os.path.lexists(path):
         raise Invalid("training.json is missing: the notebook writes it when training ends")
@@ -215,11 +219,9 @@ def _training(path: Path, rule: rules.Track) -> tuple[float, str]:
         checkpoint = log.get("checkpoint")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Invalid('training.json is not the notebook\'s log: expected {"seconds": ..., ...}') from None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise Invalid(f"training.json gives {_shown(seconds)} as seconds: expected a number")
-    if seconds > limits.training_s:
-        hours = min(seconds, 10**9) / 3600
-        raise Invalid(f"training took {hours:.1f} h: the limit is {limits.training_s / 3600:g} h")
+    if seconds is None and not os.path.lexists(path.with_name(SCRIPT)):
+        raise Invalid(f"training.json gives no seconds, and there is no {SCRIPT} that an audit could time")
+    _check_seconds(seconds, limits)
     if division not in rule.divisions:
         expected = " or ".join(rule.divisions)
         raise Invalid(f"training.json declares the division {_shown(division)}: expected {expected}")
@@ -228,7 +230,17 @@ def _training(path: Path, rule: rules.Track) -> tuple[float, str]:
             f"training.json names {_shown(checkpoint)} as its checkpoint: the closed division starts "
             f"from the given file, SHA-256 {rule.checkpoint}"
         )
-    return float(seconds), division
+    return None if seconds is None else float(seconds), division
+
+
+def _check_seconds(seconds: Any, limits: rules.Limits) -> None:
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise Invalid(f"training.json gives {_shown(seconds)} as seconds: expected a number")
+    if seconds > limits.training_s:
+        hours = min(seconds, 10**9) / 3600
+        raise Invalid(f"training took {hours:.1f} h: the limit is {limits.training_s / 3600:g} h")
 
 
 def _parse(name: str, raw: bytes) -> Any:

@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from autograder import datasets, rules, sandbox, scorer, scores, staging, streams, tokenizer
-from autograder.audit import SCRIPT, SCRIPT_BYTES
+from autograder import datasets, rules, sandbox, scorer, scores, staging, streams
+from autograder.audit import SCRIPT
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
 from autograder.sandbox import SandboxUnavailable
-from tito import benchmark, lazy, notebook, progress, project, start, workspace
-from tito.exporter import export_text, is_export
+from tito import benchmark, lazy, notebook, packing, progress, project, start, workspace
+from tito.exporter import is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
 from tito.notebook import TitoError, home
@@ -130,24 +129,36 @@ def submit(
         str | None,
         typer.Option(help=f"One of {', '.join(rules.TRACKS)}; default: the one whose folder you are in."),
     ] = None,
+    model: Annotated[Path | None, typer.Option(help="The model file; default: the track folder's.")] = None,
+    code: Annotated[
+        Path | None, typer.Option(help="The training script, which an audit runs; default: train.py there.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The report, Markdown; default: the notebook's report cell.")
+    ] = None,
     student: Annotated[
         str | None, typer.Option(help="Your name in the course; default: your login name.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pack notebook, model, log and your tinytorch; hand them to nbgrader, or write a zip to hand in."""
+    """Pack notebook, model, code, report and your tinytorch; hand them to nbgrader, or write a zip."""
     ws = workspace.find()
-    track = track or _track_here(ws)
-    with progress.waiting(f"{track}: packing, and trying whether the model loads", quiet=as_json):
-        done = hand_in(ws, track, student or _login())
+    rule = _rule(track or _track_here(ws))
+    found = packing.sources(ws, rule, model, code, report)
+    with progress.waiting(f"{rule.name}: packing, and trying whether the model loads", quiet=as_json):
+        done = hand_in(found, student or _login())
     if as_json:
         print(json.dumps(done))
         return
+    for part in done["packed"]:
+        print(f"  {part['name']:<18} {part['size']:>11,} bytes  {part['origin']}")
+    for remark in packing.remarks(found):
+        print(f"  note: {remark}")
     size = f"{done['files']} files, {done['bytes'] / rules.MB:.2f} MB"
     if done["zip"]:
-        print(f"packed {track} ({size}) into {done['zip']}: hand in this file")
+        print(f"packed {rule.name} ({size}) into {done['zip']}: hand in this file")
     else:
-        print(f"submitted {track} ({size}) to nbgrader, course {done['course']}")
+        print(f"submitted {rule.name} ({size}) to nbgrader, course {done['course']}")
 
 
 @app.command()
@@ -172,6 +183,8 @@ def leaderboard(
 
 def _track_here(ws: Workspace) -> str:
     """The track whose folder the current one is or lies in."""
+    if (own := project.find()) is not None:
+        return own.track
     here = Path.cwd().resolve()
     if here != ws.root and here.is_relative_to(ws.root):
         name = here.relative_to(ws.root).parts[0]
@@ -290,17 +303,19 @@ def _login() -> str:
         raise TitoError("this account has no name: add --student and your name in the course") from error
 
 
-def hand_in(ws: Workspace, track: str, student: str) -> dict[str, Any]:
-    """Pack, check and hand in a track; returns {"zip" or "course", "files", "bytes"}. Raises TitoError."""
-    rule = _rule(track)
+def hand_in(found: packing.Sources, student: str) -> dict[str, Any]:
+    """Pack, check and hand in a track; {"packed", "zip" or "course", "files", "bytes"}. Raises TitoError."""
+    ws, rule, track = found.ws, found.rule, found.track
     if not STUDENT.match(student):
         raise TitoError(f"--student {student!r}: expected letters, digits, dot, dash or underscore")
     with tempfile.TemporaryDirectory(prefix="submit-") as scratch:
         packed = Path(scratch) / track
-        pack(ws, rule, packed)
+        parts = packing.pack(found, packed)
+        packing.check(packed, rule, Path(scratch))
         _try_model(packed, rule)
         files = [path for path in sorted(packed.rglob("*")) if path.is_file()]
-        done = {"track": track, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+        done = {"track": track, "files": len(files), "bytes": sum(path.stat().st_size for path in files),
+                "packed": [asdict(part) for part in parts]}  # fmt: skip
         course = _exchange(ws)
         if course:
             _nbgrader_submit(ws, packed, course)
@@ -317,63 +332,6 @@ def _remember(ws: Workspace, track: str) -> None:
     """Write down that a track was handed in, for the start page."""
     ws.record(track, {"submitted": datetime.now(UTC).isoformat(timespec="seconds")})
     start.refresh(ws)
-
-
-def pack(ws: Workspace, rule: rules.Track, target: Path) -> None:
-    """Put what counts into `target`: notebook, model, network.py, training.json and the own tinytorch.
-
-    A training script, train.py, is packed where there is one: an audit runs it. Raises TitoError for what is
-    missing or over a limit.
-    """
-    source, limits = ws.root / rule.name, rule.limits
-    nb = ws.read(rule.name)
-    model = source / MODEL
-    if not model.is_file():
-        raise TitoError(f"{model} is missing: train in {rule.name}.ipynb and run its save cell")
-    if model.stat().st_size > limits.file_bytes:
-        has, most = model.stat().st_size / rules.MB, limits.file_bytes / rules.MB
-        raise TitoError(f"{model} has {has:.1f} MB, the limit is {most:g} MB")
-    _check_training(source / "training.json", limits)
-    modules = [path for path in ws.package.glob("*.py") if path.name != "__init__.py"]
-    if not modules:
-        raise TitoError(f"{ws.package} holds no module yet: `tito module complete 01` builds the first")
-    target.mkdir(parents=True)
-    words = [source / TOKENIZER] if rule.text else []
-    for path in words:
-        _check_tokenizer(path)
-    for path in (ws.notebook(rule.name), model, source / "training.json", *words):
-        shutil.copyfile(path, target / path.name)
-    benchmark.copy_package(ws.package, target / "tinytorch")
-    if any(is_export(cell) for cell in nb.cells):
-        write_text(target / "network.py", network_text(nb, rule.name))
-    elif (source / "network.py").is_file():
-        shutil.copyfile(source / "network.py", target / "network.py")
-    if (source / SCRIPT).is_file():
-        if (source / SCRIPT).stat().st_size > SCRIPT_BYTES:
-            raise TitoError(f"{source / SCRIPT} has more than {SCRIPT_BYTES:,} bytes: no audit would run it")
-        shutil.copyfile(source / SCRIPT, target / SCRIPT)
-
-
-def _check_tokenizer(path: Path) -> None:
-    if not path.is_file():
-        raise TitoError(f"{path} is missing: the notebook's save cell writes it")
-    try:
-        tokenizer.load(path)
-    except tokenizer.TokenizerError as error:
-        raise TitoError(f"{path} is not a tokenizer that the grader reads: {error}") from error
-
-
-def _check_training(path: Path, limits: rules.Limits) -> None:
-    if not path.is_file():
-        raise TitoError(f"{path} is missing: the notebook's save cell writes it")
-    try:
-        seconds = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TitoError(
-            f'{path} is not a training log: expected {{"seconds": ...}}, run the save cell again'
-        ) from error
-    if seconds > limits.training_s:
-        raise TitoError(f"training took {seconds / 3600:.1f} h, the limit is {limits.training_s / 3600:g} h")
 
 
 def _try_model(packed: Path, rule: rules.Track) -> None:
@@ -393,11 +351,6 @@ def _try_model(packed: Path, rule: rules.Track) -> None:
         raise TitoError(
             f"the packed {rule.name} model does not load, nothing was handed in: {error}"
         ) from error
-
-
-def network_text(nb: NotebookNode, track: str) -> str:
-    """network.py of a notebook: its `#| export` cells as one file."""
-    return export_text(nb, file=f"{track}.ipynb", lesson=f"{track}.ipynb")
 
 
 # run beside the workspace, so that nbgrader reads its own configuration in its own process
@@ -469,7 +422,7 @@ def given(track: str) -> Path:
 
 
 def folder(track: str) -> Path:
-    """Where a track notebook writes: its project, or <workspace>/<track>; a temporary folder outside of both."""
+    """Where a track notebook writes: its project, or <workspace>/<track>; else a temporary folder."""
     if (own := project.find()) is not None and own.track == track:
         return own.root
     place = home()
@@ -495,7 +448,7 @@ def save_network(track: str) -> Path:
         raise TitoError(
             "no cell that ran starts with `#| export`: mark the cell with your network so, and run it"
         )
-    write_text(path, network_text(new_notebook(cells=[title, *cells]), track))
+    write_text(path, packing.network_text(new_notebook(cells=[title, *cells]), track))
     return path
 
 
