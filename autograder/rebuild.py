@@ -20,11 +20,12 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from autograder import rules
 from autograder.cells import is_solution
 from autograder.errors import OlympicsError
 
 MAX_FILE = 32_000_000  # bytes of a submitted notebook
-MAX_SOURCE = 100_000  # characters of one answer
+MAX_SOURCE = rules.ANSWER
 MAX_OUTPUTS = 2_000_000  # characters of all outputs kept beside one answer
 MAX_TEXT = 20_000  # characters of one text output
 MAX_ALT = 2_000  # characters of a picture's text alternative

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 MB = 1_000_000
 CODE_BYTES = 400_000  # code beyond this counts as model; the reference package of 19 modules has 267 KB
+ANSWER = 100_000  # characters of one answer in a notebook, a report for instance
 DIMENSIONS = ("accuracy", "speed", "size", "quality", "innovation")
 POINTS = {"accuracy": 40, "speed": 20, "size": 20, "quality": 10, "innovation": 10}
 COURSE_GRADE = {

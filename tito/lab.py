@@ -85,8 +85,8 @@ def ready(path: Path | None, release: Path | None = None) -> Path:
     elif not workspace.is_workspace(path) and release is None:
         above = path.resolve().parent
         others = workspace.within(above)
-        known = f"; in {above} tabove is {workspace.names(others)}" if others else ""
-        raise TitoError(f"{path} is no workspace: {command('tito', 'init', path)} makes one tabove{known}")
+        known = f"; in {above} there is {workspace.names(others)}" if others else ""
+        raise TitoError(f"{path} is no workspace: {command('tito', 'init', path)} makes one there{known}")
     if workspace.is_workspace(path):
         folders.check(path.resolve())
         return path.resolve()

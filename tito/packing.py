@@ -18,7 +18,6 @@ from nbformat import NotebookNode
 from autograder import rules, staging
 from autograder.audit import SCRIPT, SCRIPT_BYTES
 from autograder.files import write_text
-from autograder.rebuild import MAX_SOURCE
 from tito import benchmark, model_file, network, project, workspace
 from tito.exporter import export_text, is_export
 from tito.notebook import TitoError
@@ -174,8 +173,8 @@ def _report_text(path: Path) -> str:
         raise TitoError(f"{path} is no text in UTF-8: save the report as Markdown") from error
     if project.unwritten(text):
         raise TitoError(f"{path} says nothing yet: write your report there")
-    if len(text) > MAX_SOURCE:
-        raise TitoError(f"{path} has {len(text):,} characters: a grader takes {MAX_SOURCE:,} of an answer")
+    if len(text) > rules.ANSWER:
+        raise TitoError(f"{path} has {len(text):,} characters: a grader takes {rules.ANSWER:,} of an answer")
     return text
 
 
@@ -193,7 +192,7 @@ def _pack_training(found: Sources, target: Path) -> str:
     if found.code is None:
         wanted = found.model_path.with_name(TRAINING)
         raise TitoError(
-            f"{wanted} is missing: the notebook's save cell writes it, or name the training script with --code"
+            f"{wanted} is missing: the notebook's save cell writes it; or name a training script with --code"
         )
     write_text(target / TRAINING, json.dumps({"seconds": None, "epochs": None, "history": []}) + "\n")
     return f"made here without a time: an audit of {found.code.name} will tell it"

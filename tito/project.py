@@ -97,7 +97,7 @@ def init(
     """Make a project, or add what is missing to one; returns it and the names of the files that were added.
 
     home: the workspace; default: the one that is recorded, else the one around or in the current folder, else
-    the clone of the course. Raises TitoError where the folder is something else, and for what is no workspace.
+    the clone of the course. Raises TitoError where the folder is something else, and for no workspace.
     """
     root = root.expanduser().resolve()
     _check_place(root, track)
