@@ -13,8 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nbgrader.exchange.default import ExchangeCollect
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.exchange.default import Exchange, ExchangeCollect
 from nbgrader.utils import parse_utc
+
+from autograder.errors import GradingError
+from autograder.files import copy as copy_whole
 
 REFUSED = "not collected"
 _LONG_AGO = parse_utc("1970-01-01 00:00:00 UTC")  # for what has no readable time
@@ -70,6 +74,32 @@ class Collect(ExchangeCollect):  # type: ignore[misc]
                     if os.path.islink(inside := os.path.join(folder, name)):
                         os.unlink(inside)
             super().do_copy(plain, dest, log)
+
+
+def publish(config: Any, results: Path) -> Path:
+    """Put the course's results into the exchange, where every student may read them; returns the copy.
+
+    Raises GradingError where the exchange is not there or cannot be written.
+    """
+    root, course = Path(Exchange(config=config).root), CourseDirectory(config=config).course_id
+    if not course:
+        raise GradingError(
+            "the course has no course_id in nbgrader_config.py: its exchange has no folder for it"
+        )
+    if not root.is_dir():
+        raise GradingError(
+            f"the exchange {root} is not there: make it, or set c.Exchange.root to the right one"
+        )
+    target = root / course / "results.json"
+    try:
+        if not target.parent.is_dir():
+            target.parent.mkdir()
+            target.parent.chmod(0o755)  # as nbgrader makes it
+        copy_whole(results, target)
+        target.chmod(0o644)
+    except OSError as error:
+        raise GradingError(f"{target} cannot be written ({error.strerror}): nothing was published") from error
+    return target
 
 
 def _copy_file(source: str, target: str) -> None:

@@ -6,19 +6,23 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from small_course import Tito
 from submissions import submission
 from texts import text_submission
 
-from autograder import measure, rules
-from tito import olympics, workspace
+from autograder import exchange as exchanges
+from autograder import export, measure, results, rules
+from autograder.errors import GradingError
+from tito import olympics, start, workspace
+from tito import published as published_module
 from tito.notebook import TitoError
 from tito.workspace import Workspace
 
@@ -79,35 +83,104 @@ def test_init_never_replaces(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
     assert tito.json("olympics", "init", "--release", tmp_path / "release")["added"] == ["vision"]
 
 
-def result(name: str, points: float, **more: Any) -> dict[str, Any]:
+def published(*entries: dict[str, Any]) -> dict[str, Any]:
+    """Results of a class, as `tito export` writes them."""
+    return results.document("Class 1", list(entries))
+
+
+def entry(name: str, points: float, **more: Any) -> dict[str, Any]:
     metrics = {"accuracy": 0.871, "images_per_second": 812.4, "size_bytes": 7_900_000}
-    return {
-        "name": name,
-        "track": "vision",
-        "badge": "graded",
-        "valid": True,
-        "points": points,
-        "metrics": metrics,
-        **more,
-    }
+    told = {"track": "vision", "dataset": "digits", "valid": True, "reasons": [], "metrics": metrics,
+            "scores": {}, "points": {"accuracy": points}, "split": "private", "level": "bubblewrap",
+            "machine": None, "date": "2026-11-27"}  # fmt: skip
+    return {**export.from_score(told, name, "graded"), "class": "Class 1", "points": points, **more}
 
 
-def test_the_board_ranks_by_points(tito: Tito, ws: Workspace) -> None:
-    entries = [
-        result("lazy", 0, valid=False),
-        result("swift", 71.5),
-        result("m", 99, track=None),
-        result("deep", 83),
+def test_the_board_ranks_as_the_page_does(tito: Tito, ws: Workspace) -> None:
+    found = published(entry("lazy", 0, valid=False), entry("swift", 71.5), entry("deep", 83))
+    Path("results.json").write_text(json.dumps(found), encoding="utf-8")
+    told = tito.json("olympics", "leaderboard", "--track", "vision")
+    assert [(row["rank"], row["name"]) for row in told["entries"]] == [
+        (1, "deep"),
+        (2, "swift"),
+        (None, "lazy"),
     ]
-    Path("results.json").write_text(json.dumps({"entries": entries}), encoding="utf-8")
-    rows = tito.json("olympics", "leaderboard")["entries"]
-    assert [(row["rank"], row["name"]) for row in rows] == [(1, "deep"), (2, "swift"), (3, "lazy")]
     out = tito("olympics", "leaderboard")
-    assert "87.1%, 812 images/s, 7.9 MB" in out and "INVALID" in out
-    Path("results.json").write_text('{"entries": [{}]}', encoding="utf-8")
-    assert "not a results file" in tito.refuses("olympics", "leaderboard")
-    Path("results.json").unlink()
-    assert "tito export" in tito.refuses("olympics", "leaderboard")
+    assert "Class 1, from " in out and "87.1%, 812 images/s, 7.9 MB" in out and "INVALID" in out
+    page = (ws.root / "Start.md").read_text()
+    assert "| vision | 1 | deep | 83.00 |" in page and str(ws.root / "results.json") in page
+
+
+def test_without_a_class_the_board_is_the_courses(tito: Tito, ws: Workspace) -> None:
+    """No results are no fault; results that were named, or cannot be used, are."""
+    told = tito.json("olympics", "leaderboard", "--track", "vision")
+    (row,) = told["entries"]
+    assert (told["results"], row["rank"], row["badge"]) == (None, None, "reference") and row["points"] > 50
+    out = tito("olympics", "leaderboard")
+    assert all(
+        f"Course entry ({track})" in out and rule.record in out for track, rule in rules.TRACKS.items()
+    )
+    assert "tito init --results" in out
+    assert "no such file" in tito.refuses("olympics", "leaderboard", "--results", "results.json")
+    assert "begins with https://" in tito.refuses("olympics", "leaderboard", "--results", "http://x/r.json")
+    assert "no track" in tito.refuses("olympics", "leaderboard", "--track", "chess")
+    for wrong in ('{"entries": [{}]}', "[" * 100_000, "\0"):
+        Path("results.json").write_text(wrong, encoding="utf-8")
+        assert "not a results file" in tito.refuses("olympics", "leaderboard", "--results", "results.json")
+        assert "Course entry" in tito("olympics", "leaderboard") and tito.err.count("\n") == 1
+
+
+def test_where_a_class_publishes(
+    tito: Tito, ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file or an address that `tito init` keeps, else the exchange, where all may read them."""
+    from traitlets.config import Config
+
+    exchange = tmp_path / "exchange"
+    config = Config({"Exchange": {"root": str(exchange)}, "CourseDirectory": {"course_id": "dl101"}})
+    (tmp_path / "made.json").write_text(json.dumps(published(entry("of the exchange", 1))))
+    with pytest.raises(GradingError, match="is not there: make it"):
+        exchanges.publish(config, tmp_path / "made.json")
+    exchange.mkdir()
+    shared = exchanges.publish(config, tmp_path / "made.json")
+    assert shared == exchange / "dl101" / "results.json" and shared.stat().st_mode & 0o777 == 0o644
+    (ws.root / "nbgrader_config.py").write_text(
+        f"c = get_config()\nc.CourseDirectory.course_id = 'dl101'\nc.Exchange.root = {str(exchange)!r}\n"
+    )
+    assert "of the exchange" in tito("olympics", "leaderboard")
+    shared.write_text(json.dumps(published(entry("newer", 1))))
+    assert "| newer |" in start.text(ws)
+
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps(published(entry("of the file", 1))))
+    tito("init", ws.root, "--release", tmp_path / "release", "--results", kept)
+    assert "of the file" in tito("olympics", "leaderboard")
+
+    address = "https://course.example.org/results.json"
+    tito("init", ws.root, "--release", tmp_path / "release", "--results", address)
+    asked = []
+    monkeypatch.setattr(published_module, "_fetch", lambda place: asked.append(place) or kept.read_bytes())
+    assert f"<{address}>" in start.text(ws) and "of the file" not in start.text(ws) and not asked
+    assert "of the file" in tito("olympics", "leaderboard") and asked == [address]
+    assert "of the file" in start.text(ws) and asked == [address]
+
+    def fails(place: str) -> bytes:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(published_module, "_fetch", fails)
+    assert "Course entry" in tito("olympics", "leaderboard") and "no route" in tito.err
+    assert "no route" in tito.refuses("olympics", "leaderboard", "--results", address)
+
+
+def test_a_name_cannot_steer_the_terminal_or_the_page(tito: Tito, ws: Workspace) -> None:
+    name = "\x1b[2J\x1b]0;x\x07\u202egnp.\r|<b>[a](javascript:x)`"
+    Path("results.json").write_text(
+        json.dumps({**published(entry(name, 9)), "course": "C\x1b[31m"}), encoding="utf-8"
+    )
+    out = tito("olympics", "leaderboard", "--track", "vision")
+    assert all(c.isprintable() for line in out.split("\n") for c in line)
+    (row,) = [line for line in (ws.root / "Start.md").read_text().split("\n") if "| vision | 1 |" in line]
+    assert row.isprintable() and not set("<>[]`") & set(row) and row.count("|") == 6
 
 
 # ---- submit
@@ -212,6 +285,69 @@ def test_a_text_track_packs_its_tokenizer(tito: Tito, ws: Workspace, tmp_path: P
     assert "nothing was handed in: tokenizer.json has the type" in tito.refuses(*hand)
     shutil.copyfile(entry / "tokenizer.json", place / "tokenizer.json")
     assert "tokenizer.json" in zipfile.ZipFile(tito.json(*hand)["zip"]).namelist()
+
+
+def handed(tito: Tito, *words: object) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Submit; the files of the package, and where each part came from."""
+    done = tito.json("olympics", "submit", "--track", "vision", *words)
+    with zipfile.ZipFile(done["zip"]) as packed:
+        return {n: packed.read(n) for n in packed.namelist()}, {
+            p["name"]: p["origin"] for p in done["packed"]
+        }
+
+
+def test_named_files_take_the_place_of_the_workspaces(tito: Tito, ws: Workspace, tmp_path: Path) -> None:
+    """And belong together: no log, network or script of another model is packed with them."""
+    mine = tmp_path / "mine"
+    submission(mine)
+    nb = new_notebook(cells=[new_code_cell(NETWORK), new_markdown_cell("*Your report.*")])
+    nb.cells[1].metadata["nbgrader"] = {"grade": True, "solution": True, "grade_id": "innovation"}
+    nbformat.write(nb, ws.notebook("vision"))
+    (ws.root / "vision" / "train.py").write_text("'the other one'")
+    (mine / "model.safetensors").rename(mine / "your_model.pt")
+    (mine / "your_training.py").write_text("print('saves model.safetensors')\n")
+    (mine / "your_analysis.md").write_text("# All that I did\n")
+    model = ("--model", mine / "your_model.pt")
+    code, report = ("--code", mine / "your_training.py"), ("--report", mine / "your_analysis.md")
+    files, origins = handed(tito, *model, *code, *report)
+    assert files["model.safetensors"] == (mine / "your_model.pt").read_bytes()
+    assert (files["train.py"], files["training.json"]) == (
+        (mine / "your_training.py").read_bytes(), (mine / "training.json").read_bytes(),
+    )  # fmt: skip
+    assert b"# All that I did" in files["vision.ipynb"] and b"Your report" not in files["vision.ipynb"]
+    assert "network.py" not in files and origins["model.safetensors"] == f"from {mine / 'your_model.pt'}"
+    assert b"Your report" in ws.notebook("vision").read_bytes()
+
+    (mine / "training.json").unlink()
+    files, origins = handed(tito, *model, *code)
+    assert (
+        json.loads(files["training.json"])["seconds"] is None and "without a time" in origins["training.json"]
+    )
+    assert b"Your report" in files["vision.ipynb"]
+    out = tito("olympics", "submit", "--track", "vision", *model, *code)
+    assert "from vision/vision.ipynb" in out and "bytes" in out and "note:" not in out
+    (mine / "your_training.py").write_text("pass\n")
+    assert "note: an audit runs your_training.py" in tito(
+        "olympics", "submit", "--track", "vision", *model, *code
+    )
+
+    submit = ("olympics", "submit", "--track", "vision")
+    assert "training.json is missing" in tito.refuses(*submit, *model)
+    for option in ("--model", "--code", "--report"):
+        assert f"{option} none is not there" in tito.refuses(*submit, option, "none")
+        assert f"{option} {mine} is a folder" in tito.refuses(*submit, option, mine)
+    for content, says in (
+        (b"", "says nothing yet"),
+        (b"\xff\xfe", "no text in UTF-8"),
+        (b"x" * 100_001, "100,000"),
+    ):
+        (mine / "your_analysis.md").write_bytes(content)
+        assert says in tito.refuses(*submit, *model, *code, *report)
+    for content, says in ((b"def (", "is not Python"), (b"#" * 200_001, "more than 200,000 bytes")):
+        (mine / "your_training.py").write_bytes(content)
+        assert says in tito.refuses(*submit, *model, *code)
+    (mine / "your_model.pt").write_bytes(b"PK\x03\x04 torch.save's")
+    assert "is a pickle" in tito.refuses(*submit, *model)
 
 
 def test_a_student_name_cannot_leave_the_folder(tito: Tito, ws: Workspace) -> None:

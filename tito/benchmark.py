@@ -36,7 +36,7 @@ from autograder import (
 )
 from autograder.client import Worker
 from autograder.errors import Missing
-from tito import model_file, network, progress, workspace
+from tito import model_file, network, progress, project, workspace
 from tito.notebook import TitoError, home
 
 NOISE = 1000  # made-up pictures: two rounds of the speed benchmark
@@ -438,14 +438,17 @@ def write_network(known: model_file.Facts, target: Path) -> None:
 def package_for(model: Path, given: Path | None = None) -> Path:
     """The folder that contains the tinytorch/ a model is run with.
 
-    In this order: the one given, TITO_TINYTORCH, a snapshot beside the model, the workspace or repository
-    around the current folder or the model, the repository that this tito runs from. Raises TitoError.
+    In this order: the one given, TITO_TINYTORCH, a snapshot beside the model, that of the project, workspace
+    or repository around the current folder or the model, the repository that this tito runs from. Raises
+    TitoError, for a project whose workspace has gone too.
     """
     beside = model.resolve().parent
     if given is None and "TITO_TINYTORCH" not in os.environ:
         if (beside / "tinytorch" / "__init__.py").is_file():
             return beside
         for start in (Path.cwd(), beside):
+            if (own := project.find(start)) is not None:
+                return _with_package(own.home())
             try:
                 found = home(start)
             except TitoError:
@@ -457,7 +460,11 @@ def package_for(model: Path, given: Path | None = None) -> Path:
             raise Missing(
                 "no tinytorch found to run the model: go to your workspace, or name it with --tinytorch PATH"
             )
-    found = given if given is not None else home()
+    return _with_package(given if given is not None else home())
+
+
+def _with_package(found: Path) -> Path:
+    """The same folder. Raises TitoError where it holds no tinytorch/ yet."""
     if not (found / "tinytorch" / "__init__.py").is_file():
         raise TitoError(
             f"no tinytorch/ in {found}: complete the modules first, or name another with --tinytorch"

@@ -26,26 +26,37 @@ def export(
     class_name: Annotated[
         str, typer.Option("--class", help="What the class is called on a board of several; default: its id.")
     ] = "",
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Also put results.json into nbgrader's exchange for students.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write the graded results as results.json, checked against its schema, and results.csv."""
     from nbgrader.api import Gradebook
 
+    from autograder import exchange, judging, recording
     from autograder import export as results
-    from autograder import judging, recording
 
     root = find(course)
     if names not in ("pseudonym", "id"):
         raise TitoError(f"--names {names}: expected pseudonym or id")
+    if publish and names != "pseudonym":
+        raise TitoError(
+            "--publish with --names id would show everybody's points to all: publish pseudonyms, or hand "
+            "results.json to those whom it is for"
+        )
     if len(class_name) > 80:
         raise TitoError(f"--class has {len(class_name)} characters: expected 80 at most")
     place = judging.Course.at(root)
     with plain_errors(), Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         found = results.collect(place, gradebook, names=names, class_name=class_name)
         written, table = results.write(found, to or root / "results.json")
+        shared = exchange.publish(recording.nbgrader_config(place), written) if publish else None
     entries = len(found["entries"])
-    _say(as_json, {"results": str(written), "csv": str(table), "entries": entries},
-         f"{entries} results in {written} and {table.name}")  # fmt: skip
+    text = f"{entries} results in {written} and {table.name}"
+    text += f"\nstudents find them in {shared}" if shared else ""
+    said = {"results": str(written), "csv": str(table), "entries": entries}
+    _say(as_json, {**said, "published": str(shared)} if shared else said, text)
 
 
 @pages.callback(invoke_without_command=True)

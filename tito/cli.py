@@ -62,12 +62,18 @@ def init(
         Path | None, typer.Argument(help="Folder; default: the workspace here, or ./workspace.")
     ] = None,
     release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Where your class's results are: a file, or an https address.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
-    from tito import start, workspace
+    from tito import published, start, workspace
 
+    place = published.checked(results) if results is not None else None
     made, added = workspace.init(path or workspace.here_or_new(), release)
+    if place is not None:
+        made.keep("results", place)
     start.refresh(made)
     if as_json:
         print(json.dumps({"workspace": str(made.root), "added": added}))

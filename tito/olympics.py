@@ -30,7 +30,7 @@ from autograder.audit import SCRIPT
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
 from autograder.sandbox import SandboxUnavailable
-from tito import benchmark, lazy, notebook, packing, progress, project, start, workspace
+from tito import benchmark, lazy, notebook, packing, progress, project, published, start, workspace
 from tito.exporter import is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
@@ -163,22 +163,63 @@ def submit(
 
 @app.command()
 def leaderboard(
-    track: TrackOption = "vision",
-    results: Annotated[Path | None, typer.Option(help="results.json, as `tito export` writes it.")] = None,
+    track: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(rules.TRACKS)}; default: all of them.")
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(help="results.json of `tito export`, or its https address; default: the class's."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The board of a track, from the results that the course has exported."""
-    _rule(track)
-    path = results or _published()
-    rows = board(path, track)
+    """The board of your class; where there is none yet, the course's own entries and the records to beat."""
+    from autograder.leaderboard import text as board
+
+    names = [_rule(track).name] if track else list(rules.TRACKS)
+    place, found = _class_results(results)
+    tracks = {name: board.course_rows(name) if found is None else board.rows(found, name) for name in names}
     if as_json:
-        print(json.dumps({"track": track, "results": str(path), "entries": rows}))
+        told = {"track": track, "entries": tracks[track]} if track else {}
+        print(json.dumps({**told, "results": place, "tracks": tracks}))
         return
-    print(f"{track}, from {path}")
-    for row in rows:
+    print(
+        f"{board.plain(found['course'])}, from {board.plain(str(place))}"
+        if found
+        else "The course's own entries"
+    )
+    for name, rows in tracks.items():
+        print(f"{name}: {board.record(name)}")
+        print("\n".join(board.lines(rows)) if rows else "      no entries yet")
+    if found is None:
         print(
-            f"  {row['rank']:>3}  {row['name']:<24} {row['points']:6.2f}  {row['badge']:<13} {row['figures']}"
+            "No class has published its results to you yet. They come from your course: `tito init --results "
+            "FILE` or its https address keeps the place; in nbgrader's exchange they are found by themselves."
         )
+
+
+def _class_results(named: str | None) -> tuple[str | None, dict[str, Any] | None]:
+    """The place of the class's results and what is there; None and None without a class.
+
+    What was named must be readable. What was found and cannot be read is said, and the board is the course's.
+    """
+    place: str | None = None
+    if named is not None:
+        place = published.checked(named)
+        return place, published.load(place)
+    try:
+        ws: Workspace | None = workspace.find()
+    except TitoError:  # no workspace, or several: the board is for everybody
+        ws = None
+    try:
+        place = published.find(ws)
+        found = published.load(place) if place else None
+    except TitoError as error:
+        print(f"tito: {error}", file=sys.stderr)
+        return place, None
+    if ws is not None and place and found:
+        published.remember(ws, place, found)
+        start.refresh(ws)
+    return place, found
 
 
 def _track_here(ws: Workspace) -> str:
@@ -242,56 +283,6 @@ def audit_text(rule: rules.Track) -> str:
     )
 
 
-def _published() -> Path:
-    """results.json of the workspace or the course around the current folder."""
-    tried = []
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        for place in ("results.json", "course/results.json", "exports/results.json"):
-            tried.append(folder / place)
-            if tried[-1].is_file():
-                return tried[-1]
-    raise TitoError("no results.json here: the course writes one with `tito export`; name it with --results")
-
-
-def board(path: Path, track: str) -> list[dict[str, Any]]:
-    """A track's entries by points, best first: rank, name, badge, points, figures. Raises TitoError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        entries = [entry for entry in found["entries"] if entry["track"] == track]
-        rows: list[dict[str, Any]] = [
-            {
-                "name": str(entry["name"]),
-                "badge": str(entry["badge"]),
-                "points": float(entry["points"]),
-                "figures": _figures(entry["metrics"]) if entry["valid"] else "INVALID",
-            }
-            for entry in entries
-        ]
-    except OSError as error:
-        raise TitoError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise TitoError(f"{path} is not a results file of `tito export` ({error!r})") from error
-    rows.sort(key=lambda row: row["points"], reverse=True)
-    return [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
-
-
-def _figures(metrics: dict[str, Any]) -> str:
-    return ", ".join(
-        scores.show(unit, metrics[key]) for key, unit in _UNITS.items() if metrics.get(key) is not None
-    )
-
-
-_UNITS = {
-    "accuracy": "share",
-    "accuracy_lost": "points lost",
-    "retention": "kept",
-    "bits_per_byte": "bits/byte",
-    "images_per_second": "images/s",
-    "tokens_per_second": "tokens/s",
-    "size_bytes": "bytes",
-}
-
-
 # ---- hand in
 
 
@@ -353,28 +344,10 @@ def _try_model(packed: Path, rule: rules.Track) -> None:
         ) from error
 
 
-# run beside the workspace, so that nbgrader reads its own configuration in its own process
-_PROBE = """
-import autograder  # first: nbformat is quick then
-import json
-from nbgrader.apps import SubmitApp
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.exchange.default import Exchange
-
-app = SubmitApp()
-app.initialize([])
-print(json.dumps({"course": CourseDirectory(parent=app).course_id, "root": Exchange(parent=app).root}))
-"""
-
-
 def _exchange(ws: Workspace) -> str | None:
     """The course whose nbgrader exchange takes submissions from here; None where none is set up."""
-    done = streams.run([sys.executable, "-c", _PROBE], cwd=ws.root)
-    if done.returncode:
-        raise TitoError(f"nbgrader's configuration cannot be read: {_last(done.stderr)}")
-    found = json.loads(_last(done.stdout))
-    inbound = Path(found["root"]) / found["course"] / "inbound"
-    return str(found["course"]) if found["course"] and inbound.is_dir() else None
+    course = published.exchange(ws)
+    return course.name if course is not None and (course / "inbound").is_dir() else None
 
 
 def _nbgrader_submit(ws: Workspace, packed: Path, course: str) -> None:
@@ -384,12 +357,7 @@ def _nbgrader_submit(ws: Workspace, packed: Path, course: str) -> None:
         cwd=ws.root,
     )  # fmt: skip
     if done.returncode:
-        raise TitoError(f"nbgrader did not take the submission: {_last(done.stderr)}")
-
-
-def _last(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""
+        raise TitoError(f"nbgrader did not take the submission: {published.last_line(done.stderr)}")
 
 
 def _zip(files: Sequence[Path], packed: Path, archive: Path) -> None:

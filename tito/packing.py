@@ -179,9 +179,8 @@ def _report_text(path: Path) -> str:
 
 
 def _is_report(cell: NotebookNode) -> bool:
-    """A cell that a person marks: Markdown, an answer, with points."""
-    told = cell.metadata.get("nbgrader", {})
-    return cell.cell_type == "markdown" and bool(told.get("grade")) and bool(told.get("solution"))
+    """The answer whose mark is the entry's innovation; a notebook may ask for other texts beside it."""
+    return cell.cell_type == "markdown" and cell.metadata.get("nbgrader", {}).get("grade_id") == "innovation"
 
 
 def _pack_training(found: Sources, target: Path) -> str:

@@ -108,10 +108,11 @@ def init(
     with workspace.released_notebooks(release) as source:
         if not (source / track / f"{track}.ipynb").is_file():
             raise TitoError(f"the course has not released {track} yet: nothing was made")
-        starter = _starter(track) | {
+        released = {
             path.relative_to(source / track).as_posix(): path.read_bytes()
             for path in sorted((source / track).rglob("*")) if path.is_file() and not path.is_symlink()
         }  # fmt: skip
+        starter = released | _starter(track)
         added = [name for name in starter if not os.path.lexists(root / name)]
         try:
             for name in added:

@@ -19,6 +19,7 @@ from tito.notebook import TitoError
 from tito.workspace import Workspace
 
 PAGE = "Start.md"
+PLACES = 3  # of a track on the page
 _END = "<!-- tito: end of the generated part; what you write below stays -->"
 _BEGIN = re.compile(r"<!-- tito: generated, do not edit up to the end mark; (\w+) -->\n")
 _NEEDS = re.compile(r"\*\*You need:\*\* modules (.*?) completed", re.DOTALL)
@@ -92,6 +93,7 @@ def text(ws: Workspace) -> str:
     if tracks:
         lines += ["", "## The tracks", "", "| Track | State | Needs lessons |", "|:--|:--|:--|"]
         lines += [f"| {row.link} | {row.symbol} {row.state} | {row.checks} |" for row in tracks]
+    lines += _class_results(ws)
     lines += [
         "",
         "In a lesson, run the cells from the top and fill in those that say `NotImplementedError`; under "
@@ -104,6 +106,33 @@ def text(ws: Workspace) -> str:
         "",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _class_results(ws: Workspace) -> list[str]:
+    """The first places of each track, where the class's results are known, and a link to them."""
+    from tito import published
+
+    kept, seen = ws.setting("results"), published.seen(ws)
+    if not (kept or seen):
+        return []
+    place = kept or (seen[0] if seen else "")
+    link = f"<{place}>" if "://" in place else _code(place)
+    lines = ["", "## Your class's results", "", f"They are at {link}; `tito olympics leaderboard` shows all."]
+    if seen is None or seen[0] != place:
+        return lines
+    from autograder import rules
+    from autograder.leaderboard import text as board
+
+    lines += ["", "| Track | Place | Name | Points | Figures |", "|:--|:--|:--|:--|:--|"]
+    for name in rules.TRACKS:
+        for row in [row for row in board.rows(seen[1], name) if row["rank"]][:PLACES]:
+            who = _plain(board.plain(row["name"], board.NAME))
+            lines.append(f"| {name} | {row['rank']} | {who} | {row['points']:.2f} | {row['figures']} |")
+    return lines
+
+
+def _code(path: str) -> str:
+    return "`" + path.replace("`", "'") + "`"
 
 
 def _next(lessons: list[Row], tracks: list[Row]) -> str:

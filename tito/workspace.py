@@ -112,6 +112,15 @@ class Workspace:
         text = json.dumps({"schema": SCHEMA, "modules": dict(sorted(modules.items()))}, indent=1)
         write_text(self.private / "progress.json", text + "\n")
 
+    def setting(self, name: str) -> str:
+        """What `tito init` was told to keep, such as where the class's results are; empty where nothing."""
+        return str(_settings(self).get(name) or "")
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep a setting in workspace.json."""
+        text = json.dumps({**_settings(self), name: value}, indent=1) + "\n"
+        write_text(self.private / "workspace.json", text)
+
     def backup(self, path: Path) -> Path:
         """Copy a file to .tito/backups under a name that carries the time; returns the copy."""
         folder = self.private / "backups"
@@ -256,6 +265,14 @@ def init(root: Path, release: Path | None = None) -> tuple[Workspace, list[str]]
         except OSError as error:
             raise TitoError(f"cannot write the workspace {root}: {error.strerror or error}") from error
     return workspace, added
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    path = workspace.private / "workspace.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TitoError(f"{path} is damaged ({error!r}): delete it, and `tito init` makes another") from error
 
 
 def _fill(workspace: Workspace, source: Path) -> list[str]:
