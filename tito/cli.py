@@ -68,9 +68,13 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
-    from tito import published, start, workspace
+    from tito import start, workspace
 
-    place = published.checked(results) if results is not None else None
+    place = None
+    if results is not None:
+        from tito import published
+
+        place = published.checked(results)
     made, added = workspace.init(path or workspace.here_or_new(), release)
     if place is not None:
         made.keep("results", place)

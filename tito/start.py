@@ -110,9 +110,12 @@ def text(ws: Workspace) -> str:
 
 def _class_results(ws: Workspace) -> list[str]:
     """The first places of each track, where the class's results are known, and a link to them."""
+    kept = ws.setting("results")
+    if not (kept or (ws.private / "results.json").is_file()):
+        return []  # and nothing of results is loaded
     from tito import published
 
-    kept, seen = ws.setting("results"), published.seen(ws)
+    seen = published.seen(ws)
     if not (kept or seen):
         return []
     place = kept or (seen[0] if seen else "")
