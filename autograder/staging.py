@@ -220,7 +220,9 @@ def _training(path: Path, rule: rules.Track) -> tuple[float | None, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Invalid('training.json is not the notebook\'s log: expected {"seconds": ..., ...}') from None
     if seconds is None and not os.path.lexists(path.with_name(SCRIPT)):
-        raise Invalid(f"training.json gives no seconds, and there is no {SCRIPT} that an audit could time")
+        raise Invalid(
+            f"training.json gives no seconds: expected a number, or a {SCRIPT} that an audit can time"
+        )
     _check_seconds(seconds, limits)
     if division not in rule.divisions:
         expected = " or ".join(rule.divisions)

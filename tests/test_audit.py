@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from small_course import Tito
 from submissions import submission
 
-from autograder import audit, audit_datasets, datasets, ledger, measure, rules, sandbox, scorer
+from autograder import audit, audit_datasets, datasets, ledger, measure, rules, sandbox, scorer, staging
 from autograder import export as results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,6 +189,16 @@ def test_what_is_refused_before_anything_runs(entry: Path, tmp_path: Path) -> No
         run(tmp_path / "nobody")
 
 
+def test_a_log_without_a_time_is_timed_by_the_audit(entry: Path, tmp_path: Path) -> None:
+    """And is refused where no script is handed in that an audit could time."""
+    (entry / "training.json").write_text('{"seconds": null}')
+    found = run(entry)
+    assert (found.outcome, found.declared_seconds) == ("passed", None) and found.seconds, found.reasons
+    (entry / "train.py").unlink()
+    with pytest.raises(staging.Invalid, match=r"gives no seconds: expected a number, or a train.py"):
+        staging.stage(entry, tmp_path / "staged", rules.track("vision"))
+
+
 def test_an_invalid_submission_fails(entry: Path) -> None:
     save_file({"weight": np.full((3072, 10), np.nan, np.float32)}, entry / "model.safetensors")
     found = run(entry)
@@ -237,9 +247,10 @@ def test_tolerances(track: str, submitted: float, retrained: float, passes: bool
         (1200, 5, "closed", True),  # the given model's training counts
         (5, 1200, "closed", False),
         (0, 59, "open", True),
+        (None, 5000, "open", True),  # the log claims nothing
     ],
 )
-def test_times(declared: float, measured: float, division: str, passes: bool) -> None:
+def test_times(declared: float | None, measured: float, division: str, passes: bool) -> None:
     found = audit.Audit(
         "compression", "cifar10", "private", "accuracy_lost", submitted=0.0, retrained=0.0,
         submitted_bytes=1, retrained_bytes=1, declared_seconds=declared, seconds=measured,
