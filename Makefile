@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes
 
 .PHONY: demo test levels book browser chromium proxy lab build check lint lock clean
 
@@ -52,38 +51,23 @@ lint: check
 
 lock: $(VENV)/dev.stamp  ## pin anew what pyproject.toml asks for, for Linux, macOS and Windows at once
 	$(LOCK) -o requirements/build.txt requirements/build.in
+	$(LOCK) -o requirements/uv.txt requirements/uv.in
 	$(LOCK) -o requirements/student.txt pyproject.toml
 	$(LOCK) --extra instructor -c requirements/student.txt -o requirements/run.txt pyproject.toml
-	$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt pyproject.toml
+	$(LOCK) --extra dev -c requirements/run.txt -c requirements/uv.txt -o requirements/dev.txt pyproject.toml
 	$(LOCK) --extra book -c requirements/run.txt -c requirements/dev.txt -o requirements/book.txt pyproject.toml
 	$(LOCK) --extra browser -c requirements/run.txt -c requirements/book.txt -o requirements/browser.txt pyproject.toml
 	$(LOCK) --extra instructor --extra hub -c requirements/run.txt -c requirements/browser.txt -o requirements/hub.txt pyproject.toml
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header
 
-# requirements/*.txt pin every package with its hashes; the course itself is installed in place
-$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python %d.%d is too old; 3.11 or newer is needed: make PYTHON=python3.11 demo" % sys.version_info[:2])'
-	@$(PYTHON) -m tito.machine  # what cannot work here is said before anything is installed
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/build.txt -r requirements/run.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
-
-$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
-	$(PIP) -r requirements/dev.txt
-	touch $@
-
-$(VENV)/book.stamp: $(VENV)/run.stamp requirements/book.txt
-	$(PIP) -r requirements/book.txt
-	touch $@
-
-$(VENV)/browser.stamp: $(VENV)/dev.stamp $(VENV)/book.stamp requirements/browser.txt
-	$(PIP) -r requirements/browser.txt
-	touch $@
-
-$(VENV)/hub.stamp: $(VENV)/run.stamp requirements/hub.txt
-	$(PIP) -r requirements/hub.txt
-	touch $@
+# requirements/*.txt pin every package with its hashes; install.py decides by content what there is to do, and
+# makes .venv anew where PYTHON is named and is another one than .venv's
+$(VENV)/%.stamp: FORCE
+	@$(PYTHON) requirements/install.py $* $(if $(filter file default undefined,$(origin PYTHON)),,--asked)
+$(VENV)/dev.stamp $(VENV)/book.stamp $(VENV)/hub.stamp: $(VENV)/run.stamp
+$(VENV)/browser.stamp: $(VENV)/dev.stamp $(VENV)/book.stamp
+FORCE:
+.NOTPARALLEL:
 
 clean:
-	rm -rf $(VENV) demo workspace build dist *.egg-info
+	rm -rf $(VENV) $(VENV).old demo workspace build dist *.egg-info

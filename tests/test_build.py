@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -20,8 +21,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from tito import notebook
+from tito import notebook, progress
 from tito.authoring import _choose, build, build_command, check
+from tito.built import key_of
 from tito.exporter import ExportError, export_notebook, export_text, public_names
 from tito.lessons import BuildError, find_lessons, lint
 
@@ -259,8 +261,77 @@ def test_build_executes_only_what_changed(course: Path) -> None:
     said: list[str] = []
     edit(course / "modules" / "02_layers.py", "Tensor(4)", "Tensor(5)")
     changed = build(course, report=said.append)
-    assert changed == ["release/02_layers/02_layers.ipynb", "source/02_layers/02_layers.ipynb"]
-    assert "01_tensor: unchanged" in said
+    assert changed == ["built.json", "release/02_layers/02_layers.ipynb", "source/02_layers/02_layers.ipynb"]
+    assert "1 lesson is current, executed 1" in said
+
+
+def test_a_fresh_clone_executes_nothing(course: Path) -> None:
+    """built.json says what is current, without the cache of the machine that built it."""
+    shutil.rmtree(course / "build")
+    said: list[str] = []
+    assert build(course, report=said.append) == []
+    assert check(course, report=said.append) == []
+    assert said == ["2 lessons are current, executed 0"] * 2
+
+
+@pytest.mark.parametrize(
+    "spoil", ["edited source", "edited release", "missing", "record", "settings", "force"]
+)
+def test_what_the_record_does_not_vouch_for_is_executed(course: Path, spoil: str) -> None:
+    source = course / "source" / "01_tensor" / "01_tensor.ipynb"
+    before = source.read_bytes()
+    if spoil == "edited source":
+        edit(source, "3.0\\n", "4.0\\n")
+    elif spoil == "edited release":
+        edit(course / "release" / "01_tensor" / "01_tensor.ipynb", "YOUR ANSWER HERE", "")
+    elif spoil == "missing":
+        source.unlink()
+    elif spoil == "record":
+        (course / "built.json").write_text("{}")
+    elif spoil == "settings":
+        with open(course / "nbgrader_config.py", "a", encoding="utf-8") as file:
+            file.write("# another line\n")
+    said: list[str] = []
+    wrong = check(course, ["01"], force=spoil == "force", report=said.append)
+    assert "0 lessons are current, executed 1" in said
+    assert bool(wrong) == (spoil in ("edited source", "edited release", "missing"))
+    behind = "built.json is behind: `tito build` brings it up to date, commit it"
+    assert (behind in said) == (spoil in ("record", "settings"))
+    build(course, ["01"], report=quiet)
+    assert source.read_bytes() == before
+
+
+def test_the_key_is_the_same_on_every_python_and_changes_with_its_inputs(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nb = find_lessons(course)[0].read()
+    key = key_of(nb, [], course)
+    with monkeypatch.context() as other:
+        other.setattr("platform.python_version", lambda: "3.99.1")
+        other.setattr("sys.platform", "plan9")
+        assert key_of(nb, [], course) == key
+    assert key_of(nb, ["x = 1"], course) != key, "the package below"
+    for name, value in (("_pins", lambda: ["numpy==9"]), ("MACHINERY", ())):
+        with monkeypatch.context() as other:
+            other.setattr(f"tito.built.{name}", value)
+            assert key_of(nb, [], course) != key, name
+
+
+def test_long_work_is_never_silent() -> None:
+    """By a clock of the test's own: a line when nothing was said for a while, none beside the work's own."""
+    said: list[str] = []
+    heart = progress.Heart(said.append)
+    begun = time.monotonic()
+    heart.tick(begun + 99, 5)
+    assert said == [], "no work, no line"
+    heart.on("grading")
+    heart.tick(begun + 106, 5)
+    heart.tick(begun + 108, 5)
+    heart.tick(begun + 112, 5)
+    assert said == ["... still grading, 106 s", "... still grading, 112 s"]
+    heart.say("ada: 3 of 3")
+    heart.tick(time.monotonic() + 3, 5)
+    assert said[2:] == ["ada: 3 of 3"]
 
 
 def test_check_lists_stale_edited_missing_and_extra_files(course: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,29 +20,34 @@ import typer
 from nbformat import NotebookNode
 
 from autograder.files import write_text
+from tito import built, progress
 from tito.execution import execute
 from tito.exporter import ExportError, export_text, public_names, tidy
 from tito.lessons import BuildError, Lesson, find_lessons, lint
 from tito.package import names_module, package_init
 
 BUILT = ("tinytorch", "source", "release")
+NOTEBOOKS = ("source", "release")
 NAMES = "tito/names.py"
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 Report = Callable[[str], None]
 
 
-def build(root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, report: Report = print) -> list[str]:
+def build(
+    root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, force: bool = False, report: Report = print
+) -> list[str]:
     """Build all lessons, or the named ones ("05", "05_autograd", "vision"), and replace what changed.
 
     Returns the changed paths, relative to `root`. Nothing is replaced when a lesson has a fault: BuildError
     holds one line for each. With named lessons, faults of the others are only reported, and their built files
-    stay.
+    stay. What built.json knows to be current is not executed again, unless `force`.
     """
     with _locked(root, report), tempfile.TemporaryDirectory(prefix="tito-build-") as folder:
         out = Path(folder)
-        built = _make(root, out, lessons, jobs=jobs, cache=root / "build" / "executed", report=report)
+        cache = None if force else root / "build" / "executed"
+        made = _make(root, out, lessons, jobs=jobs, cache=cache, force=force, report=report)
         changed = []
-        for path, reason in _differences(root, out, built):
+        for path, reason in _differences(root, out, made):
             if reason == "extra":
                 (root / path).unlink()
                 _remove_empty(root, (root / path).parent)
@@ -52,10 +57,15 @@ def build(root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, report: Rep
         return changed
 
 
-def check(root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, report: Report = print) -> list[str]:
+def check(
+    root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, force: bool = False, report: Report = print
+) -> list[str]:
     """Build into a temporary folder and return what differs from the files in place: "path: reason", sorted.
 
-    Reasons: missing, stale (or edited by hand), extra. Lessons are always executed. Raises BuildError.
+    Reasons: missing, stale (or edited by hand), extra. Executed is every lesson that built.json does not
+    vouch for, past this machine's cache; all of them with `force`. A record that is behind is no fault of the
+    built files, which were then executed and compared: it is said, and `tito build` mends it. Raises
+    BuildError.
     """
     words = {
         "missing": "missing, run `tito build`",
@@ -63,8 +73,11 @@ def check(root: Path, lessons: Sequence[str] = (), *, jobs: int = 2, report: Rep
         "extra": "no lesson builds it, delete it or run `tito build`",
     }
     with tempfile.TemporaryDirectory(prefix="tito-check-") as folder:
-        built = _make(root, Path(folder), lessons, jobs=jobs, cache=None, report=report)
-        return [f"{path}: {words[reason]}" for path, reason in _differences(root, Path(folder), built)]
+        made = _make(root, Path(folder), lessons, jobs=jobs, cache=None, force=force, report=report)
+        found = dict(_differences(root, Path(folder), made))
+        if found.pop(built.RECORD, None) and not found:
+            report(f"{built.RECORD} is behind: `tito build` brings it up to date, commit it")
+        return [f"{path}: {words[reason]}" for path, reason in found.items()]
 
 
 def build_command(
@@ -74,20 +87,21 @@ def build_command(
     check_only: Annotated[
         bool, typer.Option("--check", help="Change nothing; fail when a built file is stale.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Execute what is current, too.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Lessons executed at the same time.")] = 2,
 ) -> None:
     """Build source/, release/ and tinytorch/ from the lessons in modules/ and olympics_notebooks/."""
     try:
         root = course_root(Path.cwd())
         if check_only:
-            stale = check(root, lessons or (), jobs=jobs, report=_to_stderr)
+            stale = check(root, lessons or (), jobs=jobs, force=force, report=_to_stderr)
             if not stale:
                 typer.echo("Everything is as the lessons build it.")
                 return
             for line in stale:
                 typer.echo(line, err=True)
             raise typer.Exit(1)
-        changed = build(root, lessons or (), jobs=jobs, report=_to_stderr)
+        changed = build(root, lessons or (), jobs=jobs, force=force, report=_to_stderr)
     except BuildError as error:
         for line in error.faults:
             typer.echo(line, err=True)
@@ -111,7 +125,14 @@ def course_root(start: Path) -> Path:
 
 
 def _make(
-    root: Path, out: Path, wanted: Sequence[str], *, jobs: int, cache: Path | None, report: Report
+    root: Path,
+    out: Path,
+    wanted: Sequence[str],
+    *,
+    jobs: int,
+    cache: Path | None,
+    force: bool,
+    report: Report,
 ) -> set[str] | None:
     """Fill `out` as the course should look; returns the assignments built, None for all of them."""
     lessons = find_lessons(root)
@@ -146,23 +167,69 @@ def _make(
     write_text(out / "tinytorch" / "__init__.py", tidy(package_init(modules, names)))
     write_text(out / NAMES, tidy(names_module(modules, names)))
 
-    def run(lesson: Lesson) -> tuple[str, list[str], float]:
+    keys = {}
+    for lesson in chosen:
         limit = lesson.number or "99"
         package = [text for module, text in sorted(texts.items()) if modules[module] < limit]
-        return execute(lesson, notebooks[lesson.name], out, package=package, root=root, cache=cache)
+        keys[lesson.name] = built.key_of(notebooks[lesson.name], package, root)
+    recorded = built.load(root)
+    fresh = {}  # lesson -> the texts of both notebooks
+    for lesson in () if force else chosen:
+        if kept := built.current(root, lesson.name, keys[lesson.name], recorded.get(lesson.name)):
+            fresh[lesson.name] = kept
+    stale = [lesson for lesson in chosen if lesson.name not in fresh]
+    executed = _execute(stale, notebooks, keys, out, jobs=jobs, cache=cache, report=report)
+    be = "is" if len(fresh) == 1 else "are"
+    report(f"{_counted(len(fresh))} {be} current, executed {executed}")
+    if stale:
+        _release(root, out)
+    for name, both in fresh.items():
+        for folder, text in zip(("source", "release"), both, strict=True):
+            write_text(out / folder / name / f"{name}.ipynb", text)
+    entries = {lesson.name: recorded[lesson.name] for lesson in lessons if lesson.name in recorded}
+    for name, key in keys.items():
+        digests = [built.digest((out / folder / name / f"{name}.ipynb").read_bytes()) for folder in NOTEBOOKS]
+        entries[name] = built.Entry(key, *digests)
+    write_text(out / built.RECORD, built.text(entries))
+    return {lesson.name for lesson in chosen} if wanted else None
 
+
+def _execute(
+    lessons: Sequence[Lesson],
+    notebooks: Mapping[str, NotebookNode],
+    keys: Mapping[str, str],
+    out: Path,
+    *,
+    jobs: int,
+    cache: Path | None,
+    report: Report,
+) -> int:
+    """Fill out/source by running the lessons, or from the cache; how many ran. Raises BuildError."""
+    faults, ran = [], 0
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        waiting = {pool.submit(run, lesson): lesson for lesson in chosen}
-        for done in as_completed(waiting):
-            text, found, seconds = done.result()
-            lesson = waiting[done]
-            write_text(out / "source" / lesson.name / f"{lesson.name}.ipynb", text)
-            faults += found
-            report(f"{lesson.name}: executed in {seconds:.1f} s" if seconds else f"{lesson.name}: unchanged")
+        waiting = {
+            pool.submit(
+                execute, lesson, notebooks[lesson.name], out, key=keys[lesson.name], cache=cache
+            ): lesson
+            for lesson in lessons
+        }
+        with progress.beating(progress.Heart(report)) as beat:
+            beat.on(f"executing {_counted(len(waiting))}")
+            for done in as_completed(waiting):
+                text, found, seconds = done.result()
+                lesson = waiting[done]
+                write_text(out / "source" / lesson.name / f"{lesson.name}.ipynb", text)
+                faults += found
+                ran += bool(seconds)
+                how = f"executed in {seconds:.1f} s" if seconds else "kept in build/ from before"
+                beat.say(f"{lesson.name}: {how}")
     if faults:
         raise BuildError(sorted(faults))
-    _release(root, out)
-    return {lesson.name for lesson in chosen} if wanted else None
+    return ran
+
+
+def _counted(number: int) -> str:
+    return f"{number} lesson{'' if number == 1 else 's'}"
 
 
 def _choose(lessons: Sequence[Lesson], wanted: Sequence[str]) -> list[Lesson]:
@@ -238,8 +305,8 @@ def _release(root: Path, out: Path) -> None:
 # ---- comparing and replacing
 
 
-def _differences(root: Path, out: Path, built: set[str] | None) -> list[tuple[str, str]]:
-    """(path, "missing" | "stale" | "extra") for all built files, or for the assignments in `built`."""
+def _differences(root: Path, out: Path, made: set[str] | None) -> list[tuple[str, str]]:
+    """(path, "missing" | "stale" | "extra") for all built files, or for the assignments in `made`."""
     new = {path.relative_to(out).as_posix(): path for path in _files(out)}
     differences = []
     for path, file in new.items():
@@ -252,7 +319,7 @@ def _differences(root: Path, out: Path, built: set[str] | None) -> list[tuple[st
         for file in _files(root / folder):
             path = file.relative_to(root).as_posix()
             assignment = path.split("/")[1]
-            if path not in new and (built is None or (folder != "tinytorch" and assignment in built)):
+            if path not in new and (made is None or (folder != "tinytorch" and assignment in made)):
                 differences.append((path, "extra"))
     return sorted(differences)
 

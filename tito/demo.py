@@ -27,11 +27,12 @@ from autograder import batch, datasets, judging, leaderboard, recording, sandbox
 from autograder.files import write_text
 from autograder.rebuild import grade_id
 from tito import course as instructor
-from tito import machine, olympics, workspace
+from tito import machine, olympics, progress, workspace
 from tito.exporter import export_notebook, export_text, is_export
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
 
+_HEART = progress.Heart(lambda line: typer.echo(line, err=True))  # no step is silent for long
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES_GRADED = ("05_autograd", "09_spatial")
 TRACKS = ("vision", "language", "speed", "compression")
@@ -77,6 +78,11 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON at the end.")] = False,
 ) -> None:
     """Run the main job on a generated class of six: release, collect, grade, export, leaderboard."""
+    with progress.beating(_HEART):
+        _play(folder, everything, build, short, level, as_json)
+
+
+def _play(folder: Path, everything: bool, build: bool, short: bool, level: str | None, as_json: bool) -> None:
     begin = time.perf_counter()
     if workspace.repository() is None:
         raise TitoError("the demo plays in a clone of the course, and this tito runs without one")
@@ -384,7 +390,7 @@ def _stub(source: str) -> str:
 def _build() -> None:
     from tito.authoring import build
 
-    build(REPOSITORY, report=lambda line: typer.echo(f"  {line}", err=True))
+    build(REPOSITORY, report=lambda line: _HEART.say(f"  {line}"))
 
 
 def _clear(root: Path) -> Path:
@@ -426,4 +432,5 @@ def _submit(work: Path, student: str, graded: Sequence[str], root: Path) -> None
 
 
 def _step(text: str, begin: float) -> None:
-    typer.echo(f"[{time.perf_counter() - begin:5.1f} s] {text}", err=True)
+    _HEART.on(text)
+    _HEART.say(f"[{time.perf_counter() - begin:5.1f} s] {text}")

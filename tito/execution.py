@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import platform
 import re
 import tempfile
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,16 +29,16 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def execute(
-    lesson: Lesson, nb: NotebookNode, out: Path, *, package: Sequence[str], root: Path, cache: Path | None
+    lesson: Lesson, nb: NotebookNode, out: Path, *, key: str, cache: Path | None
 ) -> tuple[str, list[str], float]:
     """The instructor's notebook as text, its faults, and the seconds it ran (0 when the cache had it).
 
     Cells tagged `measure` are left out. `out` contains the tinytorch/ to run with; data sets of this machine
     are hidden, so that outputs are those of the offline data. Outputs stay only on cells tagged
-    nbval-check-output. `package` holds the texts of the modules that the lesson sees, for the cache's key.
+    nbval-check-output. `key` says what the lesson was made from; the cache of this machine adds its versions.
     """
-    key = _key(nb, package, root)
-    kept = cache / f"{lesson.name}-{key}.ipynb" if cache else None
+    here = f"{platform.python_version()}-{version('numpy')}-{version('ipykernel')}"
+    kept = cache / f"{lesson.name}-{key}-{here}.ipynb" if cache else None
     if kept is not None and kept.exists():
         return kept.read_text(encoding="utf-8"), [], 0.0
     begin = time.monotonic()
@@ -180,16 +177,3 @@ def _clean(nb: NotebookNode) -> None:
 
 def _first(text: str) -> str:
     return (text.strip().splitlines() or [""])[0][:100]
-
-
-def _key(nb: NotebookNode, package: Sequence[str], root: Path) -> str:
-    """What the outputs may depend on: the cells, the package so far, the machinery, the versions."""
-    parts = [nbformat.writes(nb), platform.python_version(), version("numpy"), version("ipykernel")]
-    machinery = [Path(__file__).with_name(name) for name in ("execution.py", "notebook.py", "package.py")]
-    parts += [
-        file.read_text(encoding="utf-8") for file in sorted((_TITO / "autograder").glob("verdict/*.py"))
-    ]
-    parts += [*package, *(file.read_text(encoding="utf-8") for file in machinery)]
-    if "autograder" in parts[0]:
-        parts += [file.read_text(encoding="utf-8") for file in sorted((root / "autograder").glob("*.py"))]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]

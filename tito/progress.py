@@ -10,10 +10,57 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MARK = "tito-progress "
+EVERY = 5.0  # seconds of silence before a heartbeat
+
+
+class Heart:
+    """What a heartbeat says between the lines of the work itself."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._lock = write, threading.Lock()
+        self._label, self._begun, self._last = "", time.monotonic(), time.monotonic()
+
+    def on(self, label: str) -> None:
+        """From now on the work is this; "" for none."""
+        with self._lock:
+            self._label, self._begun = label, time.monotonic()
+
+    def say(self, line: str) -> None:
+        """A line of the work itself."""
+        with self._lock:
+            self._last = time.monotonic()
+            self._write(line)
+
+    def tick(self, now: float, every: float) -> None:
+        """Say that the work goes on, where nothing was said for `every` seconds."""
+        with self._lock:
+            if self._label and now - self._last >= every:
+                self._last = now
+                self._write(f"... still {self._label}, {now - self._begun:.0f} s")
+
+
+@contextmanager
+def beating(heart: Heart, every: float = EVERY) -> Iterator[Heart]:
+    """While this lasts, lines come at least every few seconds, on a terminal and in a log."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(every / 5):
+            heart.tick(time.monotonic(), every)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield heart
+    finally:
+        over.set()
+        thread.join()
+        heart.on("")
 
 
 def shown() -> bool:
