@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import nbformat
 import pytest
@@ -11,6 +12,7 @@ from autograder import batch, judging, recording, sandbox, scorer
 from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from tests.notebooks import answer, check, essay, notebook
+from tito import cli
 from tito import course as instructor
 
 LEVEL = sandbox.choose()
@@ -154,8 +156,8 @@ def test_graded_once_is_graded(course, graded, monkeypatch):
     assert scores(course, "01_tiny")["ada"][0] == 9
 
 
-def test_nbgraders_own_autograde_leaves_a_record(course, graded):
-    """Formgrader's button: points in the gradebook, and the reasons that an export puts beside them."""
+def test_nbgraders_own_autograde_leaves_a_record(course, graded, monkeypatch):
+    """Formgrader's button: points in the gradebook, reasons for an export, at the level that is set."""
     from nbgrader.converters import Autograde
     from nbgrader.coursedir import CourseDirectory
 
@@ -163,10 +165,36 @@ def test_nbgraders_own_autograde_leaves_a_record(course, graded):
     recording.record_path(course, "ben", "01_tiny").unlink()
     config = recording.nbgrader_config(course)
     config.CourseDirectory.assignment_id, config.CourseDirectory.student_id = "01_tiny", "ben"
-    config.Judged.level, config.Judged.course = LEVEL, str(course.root)
+    config.Judged.course = str(course.root)
+    monkeypatch.setenv(sandbox.SETTING, "rlimits")
     Autograde(coursedir=CourseDirectory(config=config), config=config, force=True).start()
     found = recording.load_record(course, "ben", "01_tiny")
     assert found.cells == kept.cells and scores(course, "01_tiny")["ben"][0] == found.points == 2
+    assert (kept.level, found.level) == (LEVEL, "rlimits")
+
+
+@pytest.mark.parametrize("words", [[], ["--replay", "ben", "01_tiny"], ["--level", "rlimits"]])
+def test_less_than_the_course_demands_grades_nothing(course, graded, monkeypatch, capsys, words):
+    """`tito grade` knew nothing of c.Judged.level, which formgrader went by."""
+    demands = sandbox.available()[0]
+    if demands == "rlimits":
+        pytest.skip("no level of this machine is above rlimits")
+    settings = course.root / "nbgrader_config.py"
+    before = settings.read_text()
+    settings.write_text(f"{before}\nc.Judged.level = {demands!r}\n")
+    monkeypatch.setenv(sandbox.SETTING, "" if "--level" in words else "rlimits")
+    monkeypatch.setattr(sys, "argv", ["tito", "grade", "01_tiny", "--course", str(course.root), *words])
+    monkeypatch.setattr(judging.execute, "run_notebook", lambda *a, **k: pytest.fail("judged"))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        settings.write_text(before)
+    said = capsys.readouterr().err
+    assert stopped.value.code and said.startswith(f"tito: this course grades at sandbox level {demands}"), (
+        said
+    )
+    assert said.count("\n") == 1
 
 
 def test_a_failing_grader_is_no_students_fault(course, graded, monkeypatch):
