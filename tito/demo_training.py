@@ -1,6 +1,6 @@
 """Train a small network on digits and a small GPT on dialogues with the tinytorch beside it, in the sandbox.
 
-    python -P demo_training.py <data.npz> <folder for the results> <seed>
+    python -P demo_training.py <data.npz> <folder for the results> <seed> <track> ...
 
 The package is the one on PYTHONPATH, a student's own: nothing here knows more of it than its public names.
 """
@@ -33,7 +33,7 @@ def fit(optimizer: Any, loss_of: Callable[[Any], Any], n: int, batch: int, epoch
 
 
 def main() -> None:
-    """Train for some seconds, then write vision/, compression/ and language/: model and training.json.
+    """Train for some seconds, then write model and training.json of each named track (see `demo.TRAINED`).
 
     The compression entry is the network of vision with its weights in 8 bits.
     """
@@ -62,20 +62,15 @@ def main() -> None:
         return cross_entropy(model(tt.Tensor(images[batch])), labels[batch])
 
     seen = fit(tt.Adam(model.parameters(), lr=2e-3), classify, len(images), 50, 10, rng)
-    gpt = tt.GPT(int(data["vocabulary"]), d_model=32, n_heads=4, n_layers=2, context=512)
-    read = fit(
-        tt.Adam(gpt.parameters(), lr=5e-3),
-        lambda batch: tt.language_loss(gpt, rows[batch]),
-        len(rows),
-        16,
-        1,
-        rng,
-    )
-    entries = {
-        "vision": (model, seen),
-        "compression": (tt.quantize(model, bits=8), seen),
-        "language": (gpt, read),
-    }
+    entries = {"vision": (model, seen)}
+    if "compression" in sys.argv:
+        entries["compression"] = (tt.quantize(model, bits=8), seen)
+    if "language" in sys.argv:
+        gpt = tt.GPT(int(data["vocabulary"]), d_model=32, n_heads=4, n_layers=2, context=512)
+        optimizer = tt.Adam(gpt.parameters(), lr=5e-3)
+        entries["language"] = (
+            gpt, fit(optimizer, lambda batch: tt.language_loss(gpt, rows[batch]), len(rows), 16, 1, rng),
+        )  # fmt: skip
     for track, (entry, history) in entries.items():
         tt.save(entry, str(target / track / "model.safetensors"))
         log = {"seconds": sum(e["seconds"] for e in history), "epochs": len(history), "history": history}
