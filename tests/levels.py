@@ -57,6 +57,7 @@ def ordinary(folder: Path, clone: Path) -> str:
         say(f"an ordinary user's class: each of these is, uid {os.getuid()}")
         return ""
     become = [str(setpriv), "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+    become.append("env")  # what setpriv itself starts, it still finds as root
     base = next((python for python in PYTHONS if setpriv and starts([*become, python])), None)
     if base is None:
         say("an ordinary user's class: left out, no setpriv, or no Python of 3.11 or newer for other users")
