@@ -213,6 +213,8 @@ def test_the_wheel_is_installed_as_the_page_says_and_runs_alone():
         assert place.run("command -v tito") == (0, "~/olympics/bin/tito")
         code, where = place.run("python -c 'import tito; print(tito.__file__)'")
         assert code == 0 and where.startswith("~/olympics/lib/")
+        code, said = place.run("tito doctor --for student")
+        assert code == 0 and "\nstudent        ready" in said, said
         assert place.run("tito init my")[0] == 0
         assert "JupyterLab on ~/my" in place.serve("tito lab my", ["lab/tree/Start.md"])[0]
     finally:

@@ -41,7 +41,7 @@ GB = 10**9
 SPACE = {"the packages": GB, "work": GB // 5, "a course of 100": 2 * GB}
 SUBMISSION_DISK = 2**30  # bytes a submission may write to the temporary folder (sandbox.Limits.disk_bytes)
 SUBMISSION_MEMORY = 4 * GB  # bytes a track's model may use (rules.Limits.memory_bytes)
-PATIENCE_S = 8.0  # for one question to another program
+PATIENCE_S = 25.0  # for one question to another program
 
 
 @dataclass(frozen=True)
@@ -333,8 +333,8 @@ def home() -> Check:
     for variable, usual in places.items():
         asked = os.environ.get(variable)
         place = Path(asked) if asked else base / usual
-        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
+        there = next(folder for folder in (place, *place.absolute().parents) if os.path.exists(folder))
+        if not os.path.isdir(there) or not os.access(there, os.W_OK):
             whose = f"{variable}={asked}" if asked else str(place)
             owner = _owner(there)
             if owner and there != base and base in there.parents:  # made by root, most often

@@ -28,8 +28,8 @@ def doctor(
         raise OlympicsError(f"there is no road {unknown[0]!r}: expected one of {', '.join(ROADS)}")
     found = machine.look(roads or ())
     if as_json:
-        typer.echo(json.dumps(machine.data(found)))
+        print(json.dumps(machine.data(found)))
     else:
-        typer.echo("\n".join(machine.short(found) if short else machine.lines(found)))
+        print("\n".join(machine.short(found) if short else machine.lines(found)))
     if found.necessary:
         raise typer.Exit(2)

@@ -208,17 +208,21 @@ def numpy() -> Check:
 def kernel() -> Check:
     """The notebook kernel `python3`: that it starts this Python, not one left over from another course."""
     told = _python(
-        "import json\n"
-        "from jupyter_client.kernelspec import KernelSpecManager\n"
-        "spec = KernelSpecManager().get_kernel_spec('python3')\n"
-        "print(json.dumps({'program': spec.argv[0], 'folder': spec.resource_dir}))"
+        "import importlib.util, json, sys\n"
+        "from pathlib import Path\n"
+        "from jupyter_core.paths import jupyter_path\n"
+        "files = [Path(place) / 'python3' / 'kernel.json' for place in jupyter_path('kernels')]\n"
+        "spec = next((file for file in files if file.is_file()), None)\n"
+        "own = importlib.util.find_spec('ipykernel') and sys.executable\n"  # Jupyter's, where no file says
+        "program = json.loads(spec.read_text('utf-8'))['argv'][0] if spec else own\n"
+        "print(json.dumps({'program': program, 'folder': str(spec and spec.parent)}))"
     )
     mend = f"{shlex.quote(sys.executable)} -m ipykernel install --sys-prefix --name python3"
     meaning = "notebooks do not run"
-    if isinstance(told, str):
-        return broken(
-            "kernel", told, meaning, f"{shlex.quote(sys.executable)} -m pip install ipykernel", WORK,
-        )  # fmt: skip
+    if isinstance(told, str) or not told["program"]:
+        missing = told if isinstance(told, str) else "no ipykernel"
+        mend = f"{shlex.quote(sys.executable)} -m pip install ipykernel"
+        return broken("kernel", missing, meaning, mend, WORK)
     program, place = told["program"], told["folder"]
     if os.path.isabs(program) and not os.path.exists(program):
         return broken("kernel", f"{place} names {program}, which is gone", meaning, mend, WORK)
@@ -226,7 +230,7 @@ def kernel() -> Check:
         meaning = "notebooks run in another Python, which has neither tito nor its packages"
         remove = f"jupyter kernelspec remove python3 (it lies in {place})"
         return broken("kernel", f"python3 starts {program}", meaning, remove, WORK)
-    return ok("kernel", f"python3 in {place}")
+    return ok("kernel", f"python3 starts {program}")
 
 
 def cifar10() -> Check:
@@ -286,7 +290,10 @@ def here() -> Check:
 def _python(code: str) -> dict | str:
     """What a fresh Python prints as JSON; or its last words, in one line."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = _ask([sys.executable, "-P", "-c", code], {**os.environ, "PYTHONPATH": path})
+    try:
+        done = _ask([sys.executable, "-P", "-c", code], {**os.environ, "PYTHONPATH": path})
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"no answer in {PATIENCE_S:g} s") from None  # a machine that is busy lacks nothing
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
     return json.loads(done.stdout)
