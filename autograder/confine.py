@@ -10,10 +10,14 @@ import os
 import platform
 import stat
 import struct
+import sys
 from collections.abc import Iterable
+from typing import Any
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+# elsewhere this file is imported and nothing in it is called; Windows raises for a library of no name
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+if _libc:
+    _libc.syscall.restype = ctypes.c_long
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22

@@ -135,7 +135,10 @@ def test_before_any_package_is_installed() -> None:
 def test_what_lacks_ends_with_2_and_says_the_command() -> None:
     done = bare(TITO_SANDBOX="steel")
     assert done.returncode == 2
-    assert "TITO_SANDBOX=steel" in done.stdout and "mend: unset TITO_SANDBOX" in done.stdout
+    assert (
+        "TITO_SANDBOX: unknown sandbox level 'steel'" in done.stdout
+        and "mend: unset TITO_SANDBOX" in done.stdout
+    )
     done = doctor("--for", "grading", TITO_SANDBOX="steel")
     assert done.returncode == 2 and "grading        lacks level (unset TITO_SANDBOX)" in done.stdout
     assert doctor("--for", "student", TITO_SANDBOX="steel").returncode == 0
@@ -382,8 +385,8 @@ def test_packages_that_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (
         installed.packages("book").found == "no nor-this" and installed.packages("book").mend == "make book"
     )
-    monkeypatch.setattr(installed, "is_clone", lambda: False)
-    assert installed.packages().mend.endswith("-m pip install 'no-such-thing>=1'")
+    monkeypatch.setattr(installed, "ROOT", tmp_path)
+    assert installed.packages().mend.endswith(" install 'no-such-thing>=1'")
     assert "book" in installed.extras()
 
 
@@ -463,7 +466,8 @@ def test_a_level_that_is_not_to_be_had(tmp_path: Path) -> None:
     assert "sandbox level bubblewrap" not in done.stdout
     done = bare(PATH=str(tmp_path), TITO_SANDBOX="bubblewrap")
     assert (
-        done.returncode == 2 and "broken: level: TITO_SANDBOX=bubblewrap: there is no program" in done.stdout
+        done.returncode == 2
+        and "broken: level: none: TITO_SANDBOX: sandbox level bubblewrap does not work" in done.stdout
     )
 
 

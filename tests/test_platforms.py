@@ -54,6 +54,17 @@ def test_a_lesson_is_solved_without_unix_modules(tmp_path: Path) -> None:
     assert "vision" in tito("olympics", "rules")
 
 
+def test_windows_has_no_library_without_a_name() -> None:
+    code = (
+        "import ctypes, sys\n"
+        "def refuse(name, **options): '/' in name\n"  # as CDLL itself does there: TypeError for None
+        "ctypes.CDLL, sys.platform = refuse, 'win32'\n"
+        "import autograder.confine, autograder.sandbox; print(autograder.sandbox.available())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert done.stdout == "()\n", done.stderr
+
+
 def test_where_there_is_no_linux_nothing_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

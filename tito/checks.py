@@ -496,27 +496,23 @@ def _fault(level: str) -> str:
 
 def level() -> Check:
     """The level that grading takes where no option names one."""
-    asked = os.environ.get("TITO_SANDBOX")
     if sys.platform != "linux":
         return lack(
-            "level", "none", "nothing is graded or measured without Linux: WSL 2 or a container has one",
-        )  # fmt: skip
+            "level", "none", "nothing is graded or measured without Linux: WSL 2 or a container has one"
+        )
     from autograder import sandbox
 
-    if asked and asked not in sandbox.LEVELS:
-        known = ", ".join(sandbox.LEVELS)
-        return broken(
-            "level", f"TITO_SANDBOX={asked}", f"it names none of {known}", "unset TITO_SANDBOX", ("grading",),
-        )  # fmt: skip
-    if asked and _trial(asked):
-        meaning = "grading refuses a level that is not to be had, and takes no weaker one by itself"
-        return broken(
-            "level", f"TITO_SANDBOX={asked}: {_trial(asked)}", meaning, "unset TITO_SANDBOX", ("grading",),
-        )  # fmt: skip
-    taken = asked or next((name for name in sandbox.LEVELS if not _trial(name)), None)
-    if taken is None:
-        return broken("level", "none", "nothing can be graded here", "tito sandbox", ("grading",))
-    return ok("level", f"{taken}" + (", by TITO_SANDBOX" if asked else ", the strongest that works here"))
+    asked = os.environ.get(sandbox.SETTING)
+    try:
+        taken = sandbox.choose()
+    except (sandbox.UnknownLevel, sandbox.SandboxUnavailable) as error:
+        return broken("level", "none", str(error), f"unset {sandbox.SETTING}" if asked else "", ("grading",))
+    fault = _trial(taken)
+    if fault:
+        return broken("level", "none", f"{taken}: {fault}", "tito sandbox", ("grading",))
+    return ok(
+        "level", f"{taken}, by {sandbox.SETTING}" if asked else f"{taken}, the strongest that works here"
+    )
 
 
 def memory_limits() -> Check:

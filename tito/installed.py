@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from autograder import needs
 from tito.checks import (
     GB,
     PATIENCE_S,
@@ -139,11 +140,9 @@ def packages(extra: str = "") -> Check:
     wanted = [line for line in asked if _extra_of(line) == extra]
     missing = [package for package in map(_name_of, wanted) if not _is_there(package)]
     if missing:
-        if not is_clone():
-            names = " ".join(
-                shlex.quote(line.partition(";")[0].strip()) for line in wanted if _name_of(line) in missing
-            )
-            mend = f"{shlex.quote(sys.executable)} -m pip install {names}"
+        if Path(sys.prefix).resolve() != ROOT / ".venv":  # no environment that make keeps
+            lines = [line.partition(";")[0].strip() for line in wanted if _name_of(line) in missing]
+            mend = " ".join([needs.installing(lines[0]), *map(shlex.quote, lines[1:])])
         roads = ", ".join(ROADS[road] for road in stops)
         return lack(name, f"no {', '.join(missing)}", f"needed for: {roads}", mend, stops)
     return ok(name, f"{len(wanted)} of {len(wanted)}")
@@ -221,7 +220,7 @@ def kernel() -> Check:
     meaning = "notebooks do not run"
     if isinstance(told, str) or not told["program"]:
         missing = told if isinstance(told, str) else "no ipykernel"
-        mend = f"{shlex.quote(sys.executable)} -m pip install ipykernel"
+        mend = needs.installing("ipykernel")
         return broken("kernel", missing, meaning, mend, WORK)
     program, place = told["program"], told["folder"]
     if os.path.isabs(program) and not os.path.exists(program):
