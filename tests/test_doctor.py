@@ -176,7 +176,7 @@ def test_a_check_that_fails_or_hangs_keeps_no_other(monkeypatch: pytest.MonkeyPa
 def test_many_lacks_are_six_lines() -> None:
     lacking = tuple(checks.lack(f"n{i}", "none", "nothing works", "mend it", ("grading",)) for i in range(9))
     said = machine.short(machine.Machine(lacking, ("grading",), "a system"))
-    assert len(said) == 6 and said[-1].startswith("something is lacking; also lacking: n4, n5, n6, n7, n8")
+    assert len(said) == 6 and said[-1] == "something is lacking; more on n4, n5, n6, n7, n8: `tito doctor`"
 
 
 # ---- the numbers that stand elsewhere

@@ -229,7 +229,7 @@ def kernel() -> Check:
         meaning = "notebooks run in another Python, which has neither tito nor its packages"
         remove = f"jupyter kernelspec remove python3 (it lies in {place})"
         return broken("kernel", f"python3 starts {program}", meaning, remove, WORK)
-    return ok("kernel", f"python3 starts {program}")
+    return ok("kernel", f"python3 starts {program if os.path.isabs(program) else sys.executable}")
 
 
 def cifar10() -> Check:

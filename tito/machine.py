@@ -144,11 +144,10 @@ def short(machine: Machine) -> list[str]:
     weaker = next((check for check in machine.notes if check.name == "bubblewrap"), None)
     if weaker and len(necessary) < room:
         said.append(f"note: no {weaker.name} ({weaker.found}): {weaker.meaning}{_to_mend(weaker)}")
-    rest = [check.name for check in (*necessary[room:], *machine.notes) if check is not weaker]
     ready = "something is lacking" if necessary else "ready"
-    said.append(
-        f"{ready}; " + (f"also lacking: {', '.join(rest)}; " if rest else "") + "`tito doctor` says more"
-    )
+    rest = [check.name for check in necessary[room:]]
+    rest += [check.name for check in machine.notes if not check.stops and check is not weaker]
+    said.append(f"{ready}; " + (f"more on {', '.join(rest)}" if rest else "more") + ": `tito doctor`")
     return said
 
 
