@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# fails where processes or temporary files are left behind
+CLEAN := $(BIN)/python autograder/leash.py --clean
 
 .PHONY: demo test levels book browser chromium proxy lab build check lint lock clean
 
@@ -9,18 +11,17 @@ demo: $(VENV)/run.stamp  ## the main job, offline: build, a class of six, grade,
 	$(BIN)/tito demo
 
 test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, with one thread each
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
-	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax source
+	$(CLEAN) $(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(CLEAN) $(BIN)/python -m pytest -q -n 2 --dist loadfile -p tests.sockets --nbval-lax source
 
 levels: $(VENV)/dev.stamp  ## a short class at every sandbox level, without bwrap, and as an ordinary user, in a folder with an odd name
 	$(BIN)/python -m tests.levels
 
-book: $(VENV)/book.stamp  ## the handbook, offline, into build/book; every command in it is executed
-	$(BIN)/python -m sphinx -q -W -E -j 2 -b html course build/book
-	@echo "the handbook: build/book/index.html"
+book: $(VENV)/book.stamp  ## the handbook, offline, into build/book, unless it is current; every command in it is executed
+	$(CLEAN) $(BIN)/python course/_ext/handbook/build.py $(BOOK)
 
 browser: $(VENV)/browser.stamp $(VENV)/hub.stamp chromium proxy book  ## both roads in a real browser; pictures in tests/browser/shots
-	$(BIN)/python -m pytest tests/browser
+	$(CLEAN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/browser
 
 chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(SUDO) sh -c "apt-get update -q && \

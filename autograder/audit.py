@@ -22,7 +22,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from autograder import (
     staging,
 )
 from autograder.errors import OlympicsError
+from autograder.scratch import scratch_folder
 
 SCHEMA = "torch-olympics/audit/1"
 SCRIPT = staging.SCRIPT
@@ -141,9 +141,9 @@ def audit(
         found.outcome = NO_SCRIPT
         found.reasons.append(f"there is no {SCRIPT} in the submission: nothing says how its model was made")
         return found
-    with tempfile.TemporaryDirectory(prefix="audit-") as name:
+    with scratch_folder("audit") as name:
         try:
-            _audit(found, rule, entry, Path(name), log, (secret, budget_s), progress)
+            _audit(found, rule, entry, name, log, (secret, budget_s), progress)
         except (_Fault, staging.Invalid) as error:
             found.reasons.append(str(error))
     found.outcome = FAILED if found.reasons else PASSED

@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from autograder import tinytalks
 from autograder.errors import Missing, OlympicsError
+from autograder.scratch import scratch_folder
 from autograder.tinytalks import Dialogue
 
 try:
@@ -421,8 +421,8 @@ def _md5(path: Path) -> str:
 
 def _unpack(archive: Path, home: Path) -> None:
     """Write the archive's .bin files to `home`, all of them or none."""
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=home) as made:
-        fresh = Path(made) / CIFAR10_FOLDER
+    with scratch_folder("unpack", home) as made:
+        fresh = made / CIFAR10_FOLDER
         fresh.mkdir()
         try:
             with tarfile.open(archive, "r|gz") as tar:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nbgrader.utils import parse_utc
 
 from autograder.errors import GradingError
 from autograder.files import copy as copy_whole
+from autograder.scratch import scratch_folder
 
 REFUSED = "not collected"
 _LONG_AGO = parse_utc("1970-01-01 00:00:00 UTC")  # for what has no readable time
@@ -66,7 +66,7 @@ class Collect(ExchangeCollect):  # type: ignore[misc]
 
     def do_copy(self, src: str, dest: str, log: Any = None) -> None:
         """nbgrader's copy of a copy without links: the student may change the folder meanwhile."""
-        with tempfile.TemporaryDirectory(prefix="collect-") as scratch:
+        with scratch_folder("collect") as scratch:
             plain = os.path.join(scratch, "submission")
             shutil.copytree(src, plain, symlinks=True, copy_function=_copy_file)
             for folder, folders, files in os.walk(plain):

@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from autograder import sandbox
 from autograder.cells import is_grade, is_solution
 from autograder.course import LIMITS
 from autograder.rebuild import clean_outputs, grade_id
+from autograder.scratch import scratch_folder
 
 VERSION = "2"  # part of every result's key: raise it when a judgement changes
 RUN = "tito_run"  # notebook metadata: how the run went
@@ -198,8 +198,8 @@ def _run(
 ) -> tuple[dict[int, dict[str, Any]], str, float]:
     """Records by cell number, why the run ended early ("" if it did not), and its seconds."""
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory(prefix="tito-")) for _ in range(2)]
-        orders, shared = map(Path, folders)
+        folders = [stack.enter_context(scratch_folder("notebook")) for _ in range(2)]
+        orders, shared = folders
         tinytorch_dir, ours = tinytorch_dir.resolve(), [HERE.parent / name for name in ("tito", "autograder")]
         (orders / "job.json").write_text(json.dumps(job), encoding="utf-8")
         env = _environment(threads) | {"TMPDIR": str(shared)}

@@ -26,7 +26,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ from typing import IO, Any
 
 from autograder import confine
 from autograder.errors import Missing, OlympicsError
+from autograder.scratch import Folder
 
 LEVELS = ("bubblewrap", "landlock", "rlimits")
 SETTING = "TITO_SANDBOX"  # environment variable: the level wherever none is named
@@ -192,7 +192,7 @@ class Process:
     """A running program in its sandbox. A context manager: leaving it kills the tree."""
 
     def __init__(
-        self, popen: "subprocess.Popen[bytes]", control: socket.socket, level: str, scratch: str | None
+        self, popen: "subprocess.Popen[bytes]", control: socket.socket, level: str, scratch: Folder | None
     ):
         self.level = level
         self.stdin: IO[bytes] | None = popen.stdin
@@ -245,7 +245,7 @@ class Process:
                 with contextlib.suppress(OSError):  # unsent bytes for a dead program
                     stream.close()
         if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.close()
 
     def __enter__(self) -> "Process":
         return self
@@ -327,12 +327,13 @@ def start(
     options: list[str] = list(itertools.takewhile(lambda word: word[:1] == "-", argv[1:]))
     if links and ("-I" in options or "-E" in options):
         raise ValueError("sandbox: Python's -I and -E leave out what is importable: use -P -s")
-    scratch = tempfile.mkdtemp(prefix="olympics-") if links or level != "bubblewrap" else None
+    scratch = Folder("sandbox") if links or level != "bubblewrap" else None
+    place = str(scratch.path) if scratch else ""
     try:
-        home = "/tmp" if level == "bubblewrap" else f"{scratch}/home"
+        home = "/tmp" if level == "bubblewrap" else f"{place}/home"
         env = _environment(home, env or {})
         if links:
-            path = _links(f"{scratch}/path", linked, only_these=packages is not None)
+            path = _links(f"{place}/path", linked, only_these=packages is not None)
             read += [*linked, path]
             env["PYTHONPATH"] = os.pathsep.join(filter(None, [path, env.get("PYTHONPATH")]))
         orders = {
@@ -358,7 +359,7 @@ def start(
         return _launch(orders, level, scratch, stdin, stdout, stderr)
     except BaseException:
         if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.close()
         raise
 
 
@@ -397,7 +398,7 @@ def _landlock_rules(read: list[str], write: list[str], hidden: list[str]) -> dic
 def _launch(
     orders: Mapping[str, Any],
     level: str,
-    scratch: str | None,
+    scratch: Folder | None,
     stdin: int | IO[bytes],
     stdout: int | IO[bytes],
     stderr: int | IO[bytes],

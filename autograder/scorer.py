@@ -12,7 +12,6 @@ import datetime
 import hashlib
 import os
 import platform
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from autograder import (
     tokenizer,
     tracks,
 )
+from autograder.scratch import scratch_folder
 
 
 @dataclass
@@ -99,15 +99,15 @@ def score(
     )  # fmt: skip
     result.points = {name: 0.0 for name in rules.DIMENSIONS if name != "innovation"}
     result.scores = dict(result.points)
-    with tempfile.TemporaryDirectory(prefix="olympics-") as scratch, contextlib.ExitStack() as stack:
+    with scratch_folder("score") as scratch, contextlib.ExitStack() as stack:
         if reference is None and rule.one_tokenizer:
             own = None if official else Path(submission_dir) / "tinytorch"
-            reference = staging.course_entry(track, Path(scratch) / "entry", own)
-        other = None if reference is None else _reference(reference, Path(scratch), rule, level, stack)
+            reference = staging.course_entry(track, scratch / "entry", own)
+        other = None if reference is None else _reference(reference, scratch, rule, level, stack)
         if other is not None and rule.one_tokenizer:  # the given checkpoint is the entry's file
             rule = dataclasses.replace(rule, checkpoint=other.digest, checkpoint_parameters=other.parameters)
         try:
-            staged = staging.stage(Path(submission_dir), Path(scratch) / "submission", rule)
+            staged = staging.stage(Path(submission_dir), scratch / "submission", rule)
             result.division = staged.division
             result.metrics.update(size_bytes=staged.size_bytes, training_seconds=staged.training_seconds)
             _check_tokenizer(rule, staged, other)

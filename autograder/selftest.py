@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 from autograder import confine, sandbox
 from autograder.sandbox import Limits
+from autograder.scratch import scratch_folder
 
 HOLDS, NOT_CLAIMED, BROKEN = "holds", "not claimed", "BROKEN"
 PATIENCE_S = 30.0  # for the sandbox to end a program that breaks a limit
@@ -127,9 +127,9 @@ def host() -> Host:
 
 
 def _try(level: str, probe: Probe) -> Finding:
-    with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
+    with scratch_folder("selftest") as folder:
         try:
-            holds, happened = probe.attempt(level, Path(folder))
+            holds, happened = probe.attempt(level, folder)
         except (OSError, ValueError, RuntimeError) as error:
             holds, happened = False, f"the probe could not be made: {error}"
     result = NOT_CLAIMED if not claims(level, probe.name) else HOLDS if holds else BROKEN

@@ -17,11 +17,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+
+from autograder.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = {"train": 16 * 256, "decode_1": 256, "decode_64": 64 * 256}
@@ -185,7 +186,7 @@ class Child:
 def agreement(children):
     """Largest difference of loss, decoded logits and gradients, relative to the largest number of each."""
     results = []
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("measure") as folder:
         for name, child in children.items():
             child.ask(f"check {folder}/{name}.npz")
             with np.load(f"{folder}/{name}.npz") as arrays:

@@ -18,7 +18,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ import nbformat  # noqa: E402
 from nbgrader.api import Gradebook  # noqa: E402
 
 from autograder import execute, judging, recording, sandbox  # noqa: E402
+from autograder.scratch import scratch_folder  # noqa: E402
 from tests import chaos, classes  # noqa: E402
 from tito import course as instructor  # noqa: E402
 
@@ -46,13 +46,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rates", action="store_true", help="rates with 1, 2 and 4 workers instead")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tito-class-") as folder:
+    with scratch_folder("class") as folder:
         if options.students:
-            found = a_class(Path(folder), options.assignments, options.students, options.workers)
+            found = a_class(folder, options.assignments, options.students, options.workers)
         elif options.rates:
-            found = rates(Path(folder), options.module, options.submissions)
+            found = rates(folder, options.module, options.submissions)
         else:
-            found = race(Path(folder), options.module, options.submissions, options.workers)
+            found = race(folder, options.module, options.submissions, options.workers)
     print(json.dumps(found) if options.json else "")
     return 0 if not found.get("wrong") else 1
 

@@ -27,12 +27,13 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+
+from autograder.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 LR, MOMENTUM, SMOOTHING = 1e-3, 0.9, 0.2
@@ -219,7 +220,7 @@ def agreement(children, check):
     largest number of each array.
     """
     results = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("measure") as folder:
         for name, child in children.items():
             child.ask(f"{check} {folder}/{name}.npz")
             with np.load(f"{folder}/{name}.npz") as arrays:

@@ -9,7 +9,15 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
 os.environ["PYTHONPATH"] = str(HERE.parent)  # for the kernels that run the pages' Python
 
-from tito import __version__  # noqa: E402, after the path is set
+from functools import partial  # noqa: E402, after the path is set
+
+from jupyter_cache.executors import utils  # noqa: E402
+
+from autograder.kernels import AsyncManager  # noqa: E402
+from tito import __version__  # noqa: E402
+
+# myst-nb starts its kernels by this function, which takes no setting of ours: over sockets, not ports
+utils.executenb = partial(utils.executenb, kernel_manager_class=AsyncManager)
 
 project = "Torch Olympics"
 author = "the Torch Olympics course"

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from nbgrader.api import Gradebook
 
 from autograder.course import Course
 from autograder.recording import load_record
+from autograder.scratch import scratch_folder
 from tests.mutants import ROOT
 from tests.notebooks import answer, check, essay, notebook
 from tito import course as instructor
@@ -181,9 +181,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="tito-chaos-") as folder:
-        course = make(Path(folder) / "undisturbed", options.students)
-        fresh = Path(folder) / "fresh"
+    with scratch_folder("chaos") as folder:
+        course = make(folder / "undisturbed", options.students)
+        fresh = folder / "fresh"
         shutil.copytree(course.root, fresh)
         begin = time.monotonic()
         process = grade(course)
@@ -193,7 +193,7 @@ def main() -> int:
         print(f"undisturbed: {seconds:.1f} s, {len(wanted)} facts", flush=True)
         failed = 0
         for number in range(1, options.rounds + 1):
-            root, told = Path(folder) / f"round-{number}", []
+            root, told = folder / f"round-{number}", []
             while not told:  # the machine may be quicker than it was
                 shutil.rmtree(root, ignore_errors=True)
                 shutil.copytree(fresh, root)

@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests import servers
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTENSIONS = [
@@ -56,31 +56,14 @@ class Server:
 def server(folder: Path, home: Path) -> Iterator[Server]:
     """A Jupyter server in `folder`, on a free port, ended afterwards."""
     home.mkdir(parents=True, exist_ok=True)
-    log = home / "server.log"
     command = [
         sys.executable, "-m", "jupyter_server", "--ServerApp.port=0", "--no-browser", "--allow-root",
         "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
         f"--ServerApp.jpserver_extensions={dict.fromkeys(EXTENSIONS, True)}",
     ]  # fmt: skip
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment(home), stdout=out, stderr=out)
-    try:
-        yield Server(_address(process, home / "jupyter_runtime_dir", log))
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _address(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and process.poll() is None:
-        for file in runtime.glob("jpserver-*.json"):
-            with contextlib.suppress(ValueError, urllib.error.URLError):
-                url = str(json.loads(file.read_text())["url"]).rstrip("/")
-                urllib.request.urlopen(f"{url}/api?token={TOKEN}", timeout=5).close()
-                return url
-        time.sleep(0.2)
-    raise AssertionError(f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
+    runtime = home / "jupyter_runtime_dir"
+    with servers.jupyter(command, runtime, home / "server.log", cwd=folder, env=environment(home)) as found:
+        yield Server(found.url.rstrip("/"))
 
 
 def student(folder: Path, home: Path, course: Path, *words: str, name: str = "") -> None:

@@ -11,12 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from autograder import sandbox
+from autograder.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 ODD = "Kurs #1 größe 100%"
@@ -105,8 +105,8 @@ def short_class(what: str, python: Sequence[str], clone: Path, level: str, told:
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
     """A temporary folder that another user may enter."""
-    with tempfile.TemporaryDirectory(prefix="tito-levels-") as name:
-        folder = Path(name).resolve()
+    with scratch_folder("levels") as made:
+        folder = made.resolve()
         folder.chmod(0o755)
         yield folder
 

@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from autograder.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_UID = 61000
@@ -65,8 +66,7 @@ def shared_folder() -> Iterator[Path]:
         pytest.skip("only root can act as several people")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody make a mount namespace")
-    with tempfile.TemporaryDirectory(prefix="people-") as made:
-        house = Path(made)
+    with scratch_folder("people") as house:
         house.chmod(0o755)
         _make_python(house)
         yield house

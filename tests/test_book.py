@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "course" / "_ext"))
 
 from handbook import (  # noqa: E402
+    build,
     charts,
     commands,
     console,
@@ -25,6 +28,7 @@ from handbook import (  # noqa: E402
     docstrings,
     links,
     messages,
+    pages,
     scoring,
     scratch,
 )
@@ -154,16 +158,13 @@ def test_a_message_is_found_in_the_source_that_prints_it():
 
 
 def test_commands_run_in_a_home_of_their_own(tmp_path):
-    place = console.Place("empty")
-    try:
-        assert place.run("echo $HOME; pwd") == (0, "~\n~")
-        assert place.run("mkdir a && cd a && false")[0] == 1
-        assert place.run("pwd") == (0, "~/a")
-        assert place.run("export SAID=hello; NOT=exported")[0] == 0
-        assert place.run("echo $SAID $NOT") == (0, "hello")  # so `. olympics/bin/activate` holds
-        assert place.run("printf 'one\\rtwo\\n\\033[1mbold\\033[0m'") == (0, "two\nbold")
-    finally:
-        shutil.rmtree(place.home)
+    place = console.Place("empty", tmp_path)
+    assert place.run("echo $HOME; pwd") == (0, "~\n~")
+    assert place.run("mkdir a && cd a && false")[0] == 1
+    assert place.run("pwd") == (0, "~/a")
+    assert place.run("export SAID=hello; NOT=exported")[0] == 0
+    assert place.run("echo $SAID $NOT") == (0, "hello")  # so `. olympics/bin/activate` holds
+    assert place.run("printf 'one\\rtwo\\n\\033[1mbold\\033[0m'") == (0, "two\nbold")
 
 
 SERVER = """
@@ -181,44 +182,75 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_server_answers_and_is_ended():
-    place = console.Place("empty")
-    try:
-        (place.home / "serve.py").write_text(SERVER)
-        said, address = place.serve("python serve.py", ["lab"])
-        assert said == "hello" and re.fullmatch(r"http://127\.0\.0\.1:\d+/lab", address)
-        assert (place.home / "ended").is_file()  # as Ctrl-C ends it
-        with pytest.raises(OSError):
-            urllib.request.urlopen(f"{address}?token=abc1", timeout=5)
-        with pytest.raises(console.ExtensionError, match="/formgrader does not answer: .* 404"):
-            place.serve("python serve.py", ["lab", "formgrader"])
-        with pytest.raises(console.ExtensionError, match="ended and gave no address"):
-            place.serve("echo no server", ["lab"])
-    finally:
-        shutil.rmtree(place.home)
+def test_a_server_answers_and_is_ended(tmp_path):
+    place = console.Place("empty", tmp_path)
+    (place.home / "serve.py").write_text(SERVER)
+    said, address = place.serve("python serve.py", ["lab"])
+    assert said == "hello" and re.fullmatch(r"http://127\.0\.0\.1:\d+/lab", address)
+    assert (place.home / "ended").is_file()  # as Ctrl-C ends it
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{address}?token=abc1", timeout=5)
+    with pytest.raises(console.ExtensionError, match="/formgrader does not answer: .* 404"):
+        place.serve("python serve.py", ["lab", "formgrader"])
+    with pytest.raises(console.ExtensionError, match="ended and gave no address"):
+        place.serve("echo no server", ["lab"])
 
 
-def test_the_wheel_is_installed_as_the_page_says_and_runs_alone():
+LATE = """
+import os, sys, time
+from pathlib import Path
+if not Path("tried").exists():  # another program was faster
+    Path("tried").touch()
+    sys.exit("[C log] no available port could be found.")
+os.environ["PORT"] = sys.argv[1]
+print("[I log] http://127.0.0.1:%s/lab?token=abc1" % sys.argv[1], flush=True)
+time.sleep(1)
+exec(open("serve.py").read().replace('("127.0.0.1", 0)', f'("127.0.0.1", {sys.argv[1]})'))
+"""
+
+
+def test_a_server_that_lost_its_port_or_listens_late_is_waited_for(tmp_path):
+    """Jupyter says an address first and listens there later: pages built together found it refused."""
+    place = console.Place("empty", tmp_path)
+    (place.home / "serve.py").write_text(SERVER)
+    (place.home / "late.py").write_text(LATE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert place.serve(f"python late.py {port}", ["lab"])[1] == f"http://127.0.0.1:{port}/lab"
+    assert (place.home / "tried").is_file()
+
+
+def test_the_books_servers_take_a_free_port(tmp_path):
+    assert console.environment(tmp_path)["JUPYTER_PORT"] == "0"
+
+
+def test_nothing_that_a_page_starts_outlives_it(tmp_path):
+    """Sessions of their own and what was put into the background; after a server, too."""
+    place = console.Place("empty", tmp_path)
+    start = "from subprocess import Popen; print(Popen(['sleep', '1000'], start_new_session=True).pid)"
+    code, said = place.run(f'python -c "{start}"; sleep 1000 & echo $!')
+    assert code == 0 and not any(Path("/proc", pid).exists() for pid in said.split())
+
+
+def test_the_wheel_is_installed_as_the_page_says_and_runs_alone(tmp_path):
     """start.md: pip takes the packages that are here, and the tito that runs is the wheel's."""
-    place = console.Place("wheel")
-    try:
-        for line in (
-            "python3 -m venv olympics",
-            ". olympics/bin/activate",
-            "pip install torch_olympics-*.whl",
-        ):
-            code, said = place.run(line)
-            assert code == 0, said
-        assert "Successfully installed torch-olympics" in said
-        assert place.run("command -v tito") == (0, "~/olympics/bin/tito")
-        code, where = place.run("python -c 'import tito; print(tito.__file__)'")
-        assert code == 0 and where.startswith("~/olympics/lib/")
-        code, said = place.run("tito doctor --for student")
-        assert code == 0 and "\nstudent        ready" in said, said
-        assert place.run("tito init my")[0] == 0
-        assert "JupyterLab on ~/my" in place.serve("tito lab my", ["lab/tree/Start.md"])[0]
-    finally:
-        shutil.rmtree(place.home)
+    place = console.Place("wheel", tmp_path)
+    for line in (
+        "python3 -m venv olympics",
+        ". olympics/bin/activate",
+        "pip install torch_olympics-*.whl",
+    ):
+        code, said = place.run(line)
+        assert code == 0, said
+    assert "Successfully installed torch-olympics" in said
+    assert place.run("command -v tito") == (0, "~/olympics/bin/tito")
+    code, where = place.run("python -c 'import tito; print(tito.__file__)'")
+    assert code == 0 and where.startswith("~/olympics/lib/")
+    code, said = place.run("tito doctor --for student")
+    assert code == 0 and "\nstudent        ready" in said, said
+    assert place.run("tito init my")[0] == 0
+    assert "JupyterLab on ~/my" in place.serve("tito lab my", ["lab/tree/Start.md"])[0]
 
 
 def test_a_piece_goes_where_the_page_says(tmp_path):
@@ -276,3 +308,60 @@ def test_links_of_the_front_pages_lead_somewhere(page):
     here = [ROOT / folder for folder in (".", "course", "benchmarks", "tests")]
     missing = [name for name in [*local, *named] if not any((folder / name).exists() for folder in here)]
     assert not missing
+
+
+# ---- the build
+
+
+def test_the_book_is_current_until_something_that_it_is_made_of_changes(tmp_path, monkeypatch):
+    """By contents, not dates; a page that was changed by hand or lost is made again."""
+    for name, text in {"README.md": "a", "tito/cli.py": "b", "course/index.md": "c"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    out = tmp_path / "build" / "book"
+    out.mkdir(parents=True)
+    (out / "index.html").write_text("c")
+
+    def stamp():
+        made = {"inputs": build.inputs(tmp_path), "pages": build.pages(out)}
+        (out / build.STAMP).write_text(json.dumps(made))
+
+    def is_current():
+        return build.current(out, build.inputs(tmp_path))
+
+    assert not is_current()
+    stamp()
+    assert is_current()
+    os.utime(tmp_path / "README.md", (1, 1))
+    (tmp_path / "course" / "made.md").write_text(pages.MADE)  # the build writes it
+    (tmp_path / "tito" / "__pycache__").mkdir()
+    (tmp_path / "tito" / "__pycache__" / "cli.pyc").write_text("x")
+    assert is_current()
+    for path in (tmp_path / "tito" / "cli.py", tmp_path / "course" / "more.md", out / "index.html"):
+        path.write_text("changed")
+        assert not is_current(), path
+        stamp()
+    monkeypatch.setenv("TINYTORCH_DATA", "/elsewhere")
+    assert not is_current()
+    stamp()
+    (out / "index.html").unlink()
+    assert not is_current()
+
+
+def test_a_build_that_fails_leaves_the_old_book(tmp_path):
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "conf.py").write_text("raise SystemExit(3)")
+    out = tmp_path / "build" / "book"
+    out.mkdir(parents=True)
+    (out / "index.html").write_text("old")
+    assert build.build(tmp_path, out, "digest") != 0
+    assert [path.name for path in out.parent.iterdir()] == ["book"] and (
+        out / "index.html"
+    ).read_text() == "old"
+    (tmp_path / "course" / "conf.py").write_text("")
+    (tmp_path / "course" / "index.rst").write_text("New\n===\n")
+    assert build.build(tmp_path, out, "digest") == 0
+    assert [path.name for path in out.parent.iterdir()] == ["book"] and "New" in (
+        out / "index.html"
+    ).read_text()
+    assert build.current(out, "digest")

@@ -116,20 +116,23 @@ def test_lab_makes_the_workspace_it_opens(
 ) -> None:
     called: list[tuple[list[str], dict[str, str]]] = []
 
-    def call(words: list[str], cwd: Path, env: dict[str, str]) -> int:
-        called.append((words, env))
+    def serve(words: list[str], root: Path) -> int:
+        called.append((words, lab.environment(root)))
         return 0
 
-    monkeypatch.setattr("subprocess.call", call)
+    monkeypatch.setattr(lab, "serve", serve)
     monkeypatch.setenv("PYTHONPATH", ".")
     monkeypatch.setenv("TITO_TINYTORCH", str(tmp_path))
     tito("lab", "--no-browser", "--port", "9999", "--release", course)
     root = tmp_path / "workspace"
     assert workspace.is_workspace(root)
     words, env = called[0]
-    assert words[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert words[:4] == [sys.executable, "-m", "tito.jupyter", "jupyterlab"]
     assert set(lab.OFFLINE) <= set(words)
     assert f"--ServerApp.root_dir={root}" in words and "--no-browser" in words
+    assert "--ServerApp.port=9999" in words
+    free = lab.arguments(root, True, None)
+    assert not [word for word in free if "port" in word], "a student's own setting counts"
     assert "--LabApp.default_url=/lab/tree/Start.md" in words and (root / "Start.md").is_file()
     config = Path(env["JUPYTER_CONFIG_PATH"].split(":")[0])
     defaults = json.loads((config / "labconfig" / "default_setting_overrides.json").read_text())

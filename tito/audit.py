@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from autograder import datasets, rules, sandbox, scorer, staging
 from autograder.files import write_text
+from autograder.scratch import scratch_folder
 from tito.notebook import TitoError
 from tito.olympics import Json, TrackOption
 
@@ -173,8 +173,8 @@ def run_retime(track: str, root: Path | None, level: str | None, force: bool) ->
         }  # fmt: skip
         if before and not changed and not force:
             return done
-        with tempfile.TemporaryDirectory(prefix="retime-") as scratch:
-            entry = staging.course_entry(track, Path(scratch) / track)
+        with scratch_folder("retime") as scratch:
+            entry = staging.course_entry(track, scratch / track)
             result = scorer.score(
                 track, entry, old["dataset"], old["split"], secret=place.secret(),
                 level=sandbox.choose(level),

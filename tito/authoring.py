@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import typer
 from nbformat import NotebookNode
 
 from autograder.files import write_text
+from autograder.scratch import scratch_folder
 from tito import built, progress
 from tito.execution import execute
 from tito.exporter import ExportError, export_text, public_names, tidy
@@ -42,8 +42,7 @@ def build(
     holds one line for each. With named lessons, faults of the others are only reported, and their built files
     stay. What built.json knows to be current is not executed again, unless `force`.
     """
-    with _locked(root, report), tempfile.TemporaryDirectory(prefix="tito-build-") as folder:
-        out = Path(folder)
+    with _locked(root, report), scratch_folder("build") as out:
         cache = None if force else root / "build" / "executed"
         made = _make(root, out, lessons, jobs=jobs, cache=cache, force=force, report=report)
         changed = []
@@ -72,9 +71,9 @@ def check(
         "stale": "differs from what its lesson builds, run `tito build`",
         "extra": "no lesson builds it, delete it or run `tito build`",
     }
-    with tempfile.TemporaryDirectory(prefix="tito-check-") as folder:
-        made = _make(root, Path(folder), lessons, jobs=jobs, cache=None, force=force, report=report)
-        found = dict(_differences(root, Path(folder), made))
+    with scratch_folder("check") as folder:
+        made = _make(root, folder, lessons, jobs=jobs, cache=None, force=force, report=report)
+        found = dict(_differences(root, folder, made))
         if found.pop(built.RECORD, None) and not found:
             report(f"{built.RECORD} is behind: `tito build` brings it up to date, commit it")
         return [f"{path}: {words[reason]}" for path, reason in found.items()]

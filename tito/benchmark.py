@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -36,6 +35,7 @@ from autograder import (
 )
 from autograder.client import Worker
 from autograder.errors import Missing
+from autograder.scratch import scratch_folder
 from tito import model_file, network, progress, project, workspace
 from tito.notebook import TitoError, home
 
@@ -413,8 +413,7 @@ def staged(
     reads tokens.
     """
     package = package_for(model, tinytorch) / "tinytorch"
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("benchmark") as folder:
         copy = folder / ("model.pt" if model.suffix == ".pt" else "model.safetensors")
         copy.write_bytes(model_file.checked_bytes(model))
         if known.source is not None:

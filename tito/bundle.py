@@ -10,7 +10,6 @@ import io
 import json
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import typer
 
 from autograder import files, streams
 from autograder.needs import need
+from autograder.scratch import scratch_folder
 from tito import __version__, course, workspace
 from tito.notebook import TitoError
 
@@ -80,9 +80,9 @@ def make(repository: Path, root: Path, to: Path) -> tuple[Path, Path]:
     if not notebooks:
         raise TitoError(f"{root / 'release'} holds no notebook: `tito release 01_tensor` puts it there")
     archive = to / f"torch-olympics-student-{__version__}.zip"
-    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
-        built = build_wheel(repository, Path(scratch))
-        draft = Path(scratch) / archive.name
+    with scratch_folder("bundle") as scratch:
+        built = build_wheel(repository, scratch)
+        draft = scratch / archive.name
         top = archive.stem
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as out:
             out.writestr(f"{top}/README.md", START.format(wheel=built.name))
@@ -109,16 +109,16 @@ def build_wheel(repository: Path, to: Path) -> Path:
     step is called as pip and uv call it (PEP 517), so that neither has to be there.
     """
     need("setuptools")
-    with tempfile.TemporaryDirectory(prefix="wheel-") as scratch:
+    with scratch_folder("wheel") as scratch:
         for name in _BUILT_FROM:
-            path, copy = repository / name, Path(scratch) / name
+            path, copy = repository / name, scratch / name
             if path.is_dir():
                 shutil.copytree(
                     path, copy, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
                 )
             else:
                 shutil.copyfile(path, copy)
-        done = streams.run([sys.executable, "-c", _BUILD, str(to.resolve())], cwd=Path(scratch))
+        done = streams.run([sys.executable, "-c", _BUILD, str(to.resolve())], cwd=scratch)
     wheels = sorted(to.glob("torch_olympics-*.whl"))
     if done.returncode or not wheels:
         said = done.stderr.strip().splitlines()

@@ -10,7 +10,6 @@ import ast
 import json
 import shutil
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from nbformat import NotebookNode
 from autograder import batch, datasets, judging, leaderboard, recording, sandbox, tokenizer
 from autograder.files import write_text
 from autograder.rebuild import grade_id
+from autograder.scratch import scratch_folder
 from tito import course as instructor
 from tito import machine, olympics, progress, workspace
 from tito.exporter import export_notebook, export_text, is_export
@@ -103,9 +103,9 @@ def _play(folder: Path, everything: bool, build: bool, short: bool, level: str |
     for assignment in graded:
         instructor.generate(root, assignment)
     _step(f"a class of {len(students)}", begin)
-    with tempfile.TemporaryDirectory(prefix="tito-class-") as scratch:
+    with scratch_folder("class") as scratch:
         for student in students:
-            work = hand_in(student, root, graded, modules, Path(scratch), chosen)
+            work = hand_in(student, root, graded, modules, scratch, chosen)
             _submit(work, student.name, graded, root)
     (root / "pseudonyms.csv").write_text(
         "student,pseudonym\n" + "".join(f"{student.name},{student.board}\n" for student in students),

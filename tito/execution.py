@@ -6,7 +6,6 @@ import copy
 import os
 import platform
 import re
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from autograder import kernels
 from autograder.execute import cell_results, kind_of, package_below, run_notebook
 from autograder.files import write_text
 from autograder.rebuild import rebuild
+from autograder.scratch import scratch_folder
 from tito.exporter import cell_label
 from tito.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
 
@@ -61,7 +61,7 @@ def _run(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
     """Execute in place; the fault names the cell that failed."""
     short = copy.copy(nb)
     short.cells = [cell for cell in nb.cells if MEASURE not in cell.metadata.get("tags", [])]
-    with tempfile.TemporaryDirectory(prefix="tito-run-") as folder:
+    with scratch_folder("run") as folder:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("TINYTORCH_", "TITO_"))}
         env |= {
             "TITO_TINYTORCH": str(out.resolve()),
@@ -73,8 +73,8 @@ def _run(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        work = Path(folder) / "work"
-        (Path(folder) / "data").mkdir()
+        work = folder / "work"
+        (folder / "data").mkdir()
         work.mkdir()
         try:
             kernels.run(
@@ -143,8 +143,8 @@ def _output_faults(lesson: Lesson, nb: NotebookNode) -> list[str]:
 
 def _outside_faults(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
     """Graded cells that cannot be judged outside the student's process: the reference loses points there."""
-    with tempfile.TemporaryDirectory(prefix="tito-judge-") as folder:
-        package = package_below(out / "tinytorch", lesson.name, [], Path(folder))
+    with scratch_folder("judge") as folder:
+        package = package_below(out / "tinytorch", lesson.name, [], folder)
         judged = run_notebook(rebuild(nb, nb), tinytorch_dir=package, level="rlimits")  # our own solutions
     judged.cells = [cell for cell in judged.cells if kind_of(cell) == "grade"]
     return [

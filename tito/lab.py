@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from autograder import folders
+from autograder import folders, leash
 from autograder.errors import command
 from autograder.files import write_text
 from autograder.needs import need
@@ -23,6 +26,7 @@ from tito import backups, project, start, workspace
 from tito.module import kernel_environment
 from tito.notebook import TitoError
 
+GRACE_S, KILL_S = 3, 15  # between an interrupt and asking JupyterLab to end; between asking and killing
 # Nothing is asked of the network: no news, no version check, no list of extensions.
 OFFLINE = (
     "--LabApp.news_url=None",
@@ -47,7 +51,9 @@ def lab(
         Path | None, typer.Argument(help="The workspace; default: the one here, or ./workspace.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
-    port: Annotated[int, typer.Option(help="The first port to try.")] = 8888,
+    port: Annotated[
+        int | None, typer.Option(help="The first port to try; default: JupyterLab's own, 8888.")
+    ] = None,
     release: Annotated[Path | None, typer.Option(help="Notebooks: a folder, or the student bundle.")] = None,
 ) -> None:
     """Open JupyterLab on your workspace; the first time, make the workspace."""
@@ -62,11 +68,35 @@ def lab(
     else:
         prepare(workspace.Workspace(root))
     print(f"JupyterLab on {root} (Ctrl-C twice ends it)", flush=True)
+    raise typer.Exit(serve(arguments(root, browser, port, page), root))
+
+
+def serve(words: list[str], root: Path) -> int:
+    """Run JupyterLab until it ends; its exit code. What ends this process ends JupyterLab and its kernels.
+
+    Ctrl-C in a terminal reaches JupyterLab too, which asks whether it is meant.
+    """
+    us = os.getpid()
+    tie = {"preexec_fn": lambda: leash.end_with(us)} if sys.platform == "linux" else {}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and sys.stdin and sys.stdin.isatty():
+            return
+        first = GRACE_S if number == signal.SIGINT else 0  # it may have got the interrupt, too
+        for seconds, act in ((first, process.terminate), (first + KILL_S, process.kill)):
+            timer = threading.Timer(seconds, act)
+            timer.daemon = True
+            timer.start()
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    process = subprocess.Popen(words, cwd=root, env=environment(root), **tie)  # type: ignore[call-overload]
+    before = {name: signal.signal(getattr(signal, name), end) for name in names}
     try:
-        code = subprocess.call(arguments(root, browser, port, page), cwd=root, env=environment(root))
-    except KeyboardInterrupt:  # Ctrl-C reached JupyterLab too, which has said goodbye
-        code = 0
-    raise typer.Exit(code)
+        code = int(process.wait())
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+    return 128 - code if code < 0 else code
 
 
 def ready(path: Path | None, release: Path | None = None) -> Path:
@@ -131,10 +161,10 @@ def environment(root: Path) -> dict[str, str]:
     return {**env, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, folders))}
 
 
-def arguments(root: Path, browser: bool, port: int, page: str = start.PAGE) -> list[str]:
-    """The command line of JupyterLab, which opens on `page`."""
-    words = [sys.executable, "-m", "tito.jupyter", "jupyterlab"]
-    words += [f"--ServerApp.root_dir={root}", f"--ServerApp.port={port}"]
+def arguments(root: Path, browser: bool, port: int | None, page: str = start.PAGE) -> list[str]:
+    """JupyterLab's command line: it opens on `page`, and tries the next ports where one is taken."""
+    words = [sys.executable, "-m", "tito.jupyter", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    words += [] if port is None else [f"--ServerApp.port={port}"]
     words.append(f"--LabApp.default_url=/lab/tree/{page}")
     words += OFFLINE
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: loopback and token guard it

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import typer
 from nbformat import NotebookNode
 
 from autograder import files, streams
+from autograder.scratch import scratch_folder
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
 from tito.names import MODULES, NAMES
@@ -355,17 +355,17 @@ def _missing_checks(ws: Workspace, name: str, nb: NotebookNode) -> list[str]:
 def _export(ws: Workspace, name: str, nb: NotebookNode) -> Path:
     """Export to a draft of the package, import it there, and only then put both files in place."""
     module = name.partition("_")[2]
-    with tempfile.TemporaryDirectory(prefix="draft-", dir=ws.private) as made:
-        draft = Path(made) / "tinytorch"
+    with scratch_folder("draft", ws.private) as made:
+        draft = made / "tinytorch"
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ws.package, draft, ignore=ignore)
-        again = Path(made) / f"{name}.ipynb"
+        again = made / f"{name}.ipynb"
         nbformat.write(nb, again)
         try:
             export_notebook(again, draft, MODULES, NAMES)
         except ExportError as error:
             raise TitoError(f"nothing exported: {error}") from error
-        _try_import(Path(made), module, name)
+        _try_import(made, module, name)
         try:
             for file in (f"{module}.py", "__init__.py"):
                 os.replace(draft / file, ws.package / file)

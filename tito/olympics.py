@@ -5,6 +5,7 @@ notebooks import: `LivePlot`, `folder`, `given`, `save_network`, `save_training`
 from __future__ import annotations
 
 import ast
+import atexit
 import getpass
 import hashlib
 import json
@@ -13,7 +14,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -30,6 +30,7 @@ from autograder.audit import SCRIPT
 from autograder.client import SubmissionError, Worker
 from autograder.files import write_text
 from autograder.sandbox import SandboxUnavailable
+from autograder.scratch import Folder, scratch_folder
 from tito import benchmark, lazy, notebook, packing, progress, project, published, start, workspace
 from tito.exporter import is_export
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
@@ -299,10 +300,10 @@ def hand_in(found: packing.Sources, student: str) -> dict[str, Any]:
     ws, rule, track = found.ws, found.rule, found.track
     if not STUDENT.match(student):
         raise TitoError(f"--student {student!r}: expected letters, digits, dot, dash or underscore")
-    with tempfile.TemporaryDirectory(prefix="submit-") as scratch:
-        packed = Path(scratch) / track
+    with scratch_folder("submit") as scratch:
+        packed = scratch / track
         parts = packing.pack(found, packed)
-        packing.check(packed, rule, Path(scratch))
+        packing.check(packed, rule, scratch)
         _try_model(packed, rule)
         files = [path for path in sorted(packed.rglob("*")) if path.is_file()]
         done = {"track": track, "files": len(files), "bytes": sum(path.stat().st_size for path in files),
@@ -399,12 +400,9 @@ def folder(track: str) -> Path:
 
 @cache
 def _scratch(track: str) -> Path:
-    made = tempfile.TemporaryDirectory(prefix=f"{track}-")
-    _KEPT.append(made)
-    return Path(made.name)
-
-
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []  # removed when the kernel ends
+    made = Folder(track)
+    atexit.register(made.close)  # when the kernel ends
+    return made.path
 
 
 def save_network(track: str) -> Path:
@@ -530,8 +528,7 @@ def _measured(rule: rules.Track) -> scorer.Result:
     data = dataset(rule.name)
     key = (rule.name, data, digest.hexdigest())
     if key not in _RESULTS:
-        with tempfile.TemporaryDirectory(prefix="grade-") as scratch:
-            staged = Path(scratch)
+        with scratch_folder("grade") as staged:
             for path in files[:4]:
                 if path.is_file():
                     shutil.copyfile(path, staged / path.name)

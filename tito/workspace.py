@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from nbformat import NotebookNode
 
 from autograder import files, folders
 from autograder.files import write_text
+from autograder.scratch import scratch_folder
 from tito.exporter import tidy
 from tito.names import MODULES, NAMES
 from tito.notebook import TitoError
@@ -207,8 +207,8 @@ def released_notebooks(given: Path | None = None) -> Iterator[Path]:
     what the installed wheel carries. Raises TitoError where no notebook is found.
     """
     if given is not None and given.is_file():
-        with tempfile.TemporaryDirectory(prefix="release-") as scratch:
-            yield _unpack(given, Path(scratch))
+        with scratch_folder("release") as scratch:
+            yield _unpack(given, scratch)
         return
     home = repository()
     places = [home / "release" if home else Path(__file__).with_name("release")]

@@ -7,11 +7,11 @@ The entry runs as a submission does: in the sandbox, with the package that `tito
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 from autograder import rules, sandbox, scorer, staging
 from autograder.files import write_text
+from autograder.scratch import scratch_folder
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,8 +25,8 @@ def main():
     parser.add_argument("--split", default="test")
     args = parser.parse_args()
     entry = HERE / args.track
-    with tempfile.TemporaryDirectory() as folder:
-        submission = staging.course_entry(args.track, Path(folder) / args.track)
+    with scratch_folder("measure") as folder:
+        submission = staging.course_entry(args.track, folder / args.track)
         dataset = rules.track(args.track).dataset(args.dataset)
         result = scorer.score(args.track, submission, dataset, args.split, level=sandbox.choose())
     if not result.valid:

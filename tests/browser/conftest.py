@@ -12,18 +12,27 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.lab import expose, free_port, started
+from tests import servers
+from tests.browser.lab import PATIENCE_S, expose
 from tito import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = Path(__file__).with_name("shots")
 BOOK = ROOT / "build" / "book"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 740}
+expect.set_options(timeout=1000 * PATIENCE_S)
+
+
+def patient(context: BrowserContext) -> BrowserContext:
+    """The same, with time for a busy machine."""
+    context.set_default_timeout(1000 * PATIENCE_S)
+    return context
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +51,13 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of its own; the mark `phone` makes it 375 pixels wide, `dark` asks for dark colours."""
     phone, dark = (request.node.get_closest_marker(name) for name in ("phone", "dark"))
-    context = browser.new_context(
-        viewport=PHONE if phone else WIDE,  # type: ignore[arg-type]
-        color_scheme="dark" if dark else "light",
-        accept_downloads=True,
+    context = patient(
+        browser.new_context(
+            viewport=PHONE if phone else WIDE,  # type: ignore[arg-type]
+            color_scheme="dark" if dark else "light",
+            accept_downloads=True,
+        )
     )
-    context.set_default_timeout(30_000)
     made = context.new_page()
     failures = request.session.testsfailed
     yield made
@@ -85,12 +95,12 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     unpacked = folder / archive.stem
-    pip = [str(unpacked / "env" / "bin" / "python"), "-m", "pip", "install", "-q", "--no-deps",
-           "--disable-pip-version-check"]  # fmt: skip
-    for command in (
+    python = str(unpacked / "env" / "bin" / "python")
+    uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, "--no-deps"]
+    for command in (  # uv in pip's place: the same packages by the same hashes, in seconds
         [sys.executable, "-m", "venv", "env"],
-        [*pip, "--require-hashes", "-r", "requirements.txt"],
-        [*pip, wheel.name],
+        [*uv, "--require-hashes", "-r", "requirements.txt"],
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", wheel.name],
     ):
         done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -100,23 +110,16 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tito_lab(student: Path, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Starts `tito lab` on a workspace, as a student with a home of their own; gives the address to open."""
-    running: list[subprocess.Popen[bytes]] = []
-    home = tmp_path / "home"
+    home, runtime, log = tmp_path / "home", tmp_path / "run", tmp_path / "lab.log"
     home.mkdir()
     expose(home)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTHON"))}
+    env |= {"HOME": str(home), "SHELL": "/bin/bash", "JUPYTER_RUNTIME_DIR": str(runtime)}
+    with ExitStack() as running:
 
-    def start(workspace: Path) -> str:
-        port = free_port()
-        log = tmp_path / f"lab-{port}.log"
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTHON"))}
-        env |= {"HOME": str(home), "SHELL": "/bin/bash"}
-        command = [str(student), "lab", str(workspace), "--no-browser", "--port", str(port)]
-        with log.open("wb") as out:
-            running.append(subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT,
-                                            start_new_session=True))  # fmt: skip
-        return started(running[-1], log, rf"http://(?:localhost|127\.0\.0\.1):{port}/\S*token=\w+")
+        def start(workspace: Path) -> str:
+            command = [student, "lab", workspace, "--no-browser", "--port", "0"]
+            server = running.enter_context(servers.jupyter(command, runtime, log, env=env))
+            return server.at("lab/tree/Start.md")
 
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(20)
+        yield start

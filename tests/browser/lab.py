@@ -6,21 +6,20 @@ everything that a student does is done by clicks and keys.
 
 from __future__ import annotations
 
-import re
 import socket
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, expect
 
+# what a page may take on a busy machine; nothing waits so long when it is there earlier
+PATIENCE_S = 180
 _PANEL = "const panel = window.jupyterapp.shell.currentWidget; const notebook = panel.content;"
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that nobody listens on now, for a program that does not take 0: see servers.STARTS."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -32,17 +31,6 @@ def expose(home: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "jupyter_server_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
     return folder
-
-
-def started(process: subprocess.Popen[bytes], log: Path, pattern: str, seconds: float = 60) -> str:
-    """Wait until a server's log shows a pattern; gives what matched. Fails where it ends, or is late."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if found := re.search(pattern, log.read_text(encoding="utf-8")):
-            return found.group()
-        assert process.poll() is None, f"the server ended: {log.read_text(encoding='utf-8')}"
-        time.sleep(0.1)
-    raise AssertionError(f"the server did not start in {seconds:g} s: {log.read_text(encoding='utf-8')}")
 
 
 class Notebook:
@@ -88,28 +76,45 @@ class Notebook:
         now = self.cells()[position]["source"]
         assert now == source, f"cell {position} holds other text than was typed: {now[:200]}"
 
-    def run(self, positions: Sequence[int] | int, seconds: float = 60) -> None:
+    def run(self, positions: Sequence[int] | int) -> None:
         """Run cells one after the other with Shift-Enter and wait for the kernel."""
         for position in [positions] if isinstance(positions, int) else positions:
             self.go(position)
+            self.watch()
             self.page.keyboard.press("Shift+Enter")
-            self.wait(seconds)
+            self.wait()
 
-    def run_all(self, seconds: float = 300) -> None:
+    def run_all(self) -> None:
         """Run > Run All Cells, by the menu."""
+        self.watch()
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self.wait(seconds)
+        self.wait()
 
-    def wait(self, seconds: float = 60) -> None:
-        """Until the kernel has nothing left to do."""
-        self.page.wait_for_timeout(150)
+    def watch(self) -> None:
+        """Before keys or clicks that run cells: `wait` ends when the command that they call has ended."""
+        self.page.evaluate(
+            """() => {
+            const commands = window.jupyterapp.commands;
+            const seen = (_, called) => {
+                if (!/^notebook:run-/.test(called.id)) return;
+                commands.commandExecuted.disconnect(seen);
+                const end = () => { window.titoRan = true; };
+                Promise.resolve(called.result).then(end, end);
+            };
+            window.titoRan = false;
+            commands.commandExecuted.connect(seen);
+            }"""
+        )
+
+    def wait(self) -> None:
+        """Until the cells have run that were called since `watch`, and the kernel has nothing left to do."""
         self.page.wait_for_function(
             f"""() => {{ {_PANEL}
             const kernel = panel.sessionContext.session?.kernel;
-            return kernel && kernel.status === "idle" && !document.querySelector(".jp-mod-running-cell") &&
+            return window.titoRan && kernel && kernel.status === "idle" &&
                 notebook.model.sharedModel.cells.every(c => c.executionState !== "running"); }}""",
-            timeout=1000 * seconds,
+            timeout=1000 * 2 * PATIENCE_S,
         )
 
     def save(self) -> None:
@@ -132,12 +137,11 @@ def open_notebook(page: Page, address: str, path: str) -> Notebook:
     root = base.split("/lab")[0].rstrip("/")
     page.goto(f"{root}/lab/tree/{path}?{query}")
     page.wait_for_function(  # JupyterLab may first show what was open before
-        "path => window.jupyterapp?.shell?.currentWidget?.context?.path === path", arg=path, timeout=60_000
+        "path => window.jupyterapp?.shell?.currentWidget?.context?.path === path", arg=path
     )
     notebook = Notebook(page)
     page.wait_for_function(
         f"() => {{ {_PANEL} return panel.context.isReady && panel.sessionContext.session?.kernel?.status"
-        " === 'idle'; }",
-        timeout=60_000,
+        " === 'idle'; }"
     )
     return notebook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,7 @@ def test_search_finds_a_page_and_leads_there(page, book, shots):
 def test_what_people_type_leads_to_a_page_for_people(page, book, query, wanted):
     """The page is among the first three that the search finds."""
     page.goto((book / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
-    page.wait_for_function("document.querySelectorAll('#search-results li').length > 0")
-    page.wait_for_timeout(500)  # results are drawn one after the other
+    page.get_by_text(re.compile("^Search finished, found")).wait_for()  # they are drawn one after the other
     found = page.evaluate(
         "[...document.querySelectorAll('#search-results li a')]"
         ".map(link => link.getAttribute('href').split(/[?#]/)[0])"

@@ -5,9 +5,6 @@ The teacher and the student have accounts of their own and share nothing but nbg
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +13,9 @@ import nbformat
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from tests.browser.lab import expose, free_port, open_notebook, started
+from tests.browser.lab import expose, open_notebook
 from tests.people import ROOT, Person, give, people, shared_folder
+from tests.servers import jupyter
 
 pytestmark = pytest.mark.browser
 LESSON, HAND = "01_tensor", "report"
@@ -27,19 +25,12 @@ LESSON, HAND = "01_tensor", "report"
 def server(person: Person, folder: Path) -> Iterator[str]:
     """JupyterLab of a person in a folder; gives the address with its token."""
     give(person, expose(person.home))
-    port, log = free_port(), person.home / "lab.log"
-    words = ["-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}",
-             "--IdentityProvider.token=secret",
-             f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None"]  # fmt: skip
-    with log.open("wb") as out:
-        process = subprocess.Popen(person.command(*words), cwd=folder, stdout=out, stderr=subprocess.STDOUT,
-                                   start_new_session=True)  # fmt: skip
-    try:
-        started(process, log, "is running at")
-        yield f"http://127.0.0.1:{port}/lab?token=secret"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+    runtime = person.home / "run"
+    words = ["-m", "jupyterlab", "--no-browser", "--ServerApp.port=0", f"--ServerApp.root_dir={folder}",
+             "--LabApp.news_url=None"]  # fmt: skip
+    command = person.command(*words, JUPYTER_RUNTIME_DIR=str(runtime))
+    with jupyter(command, runtime, person.house / f"{person.name}.log", cwd=folder) as found:
+        yield found.at("lab")
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +73,10 @@ def row(frame: FrameLocator, name: str) -> Locator:
     return frame.locator("tr", has=frame.get_by_text(name, exact=True)).first
 
 
-def agree(frame: FrameLocator, seconds: float = 120) -> None:
+def agree(frame: FrameLocator) -> None:
     """Wait for nbgrader's word that it has worked, and close it."""
     modal = frame.locator(".modal.show, .modal.in").first
-    expect(modal).to_be_visible(timeout=1000 * seconds)
+    expect(modal).to_be_visible()
     expect(modal).to_contain_text("uccess")
     modal.locator("button").last.click()
     expect(modal).to_be_hidden()
@@ -120,7 +111,7 @@ def test_a_week_of_a_class(page, shots, course):
         shots(page, "class-3-assignment-list")
         for name in (LESSON, HAND):
             assignment(page, name).get_by_role("button", name="Fetch").click()
-            expect(assignment(page, name).get_by_role("button", name="Submit")).to_be_visible(timeout=60_000)
+            expect(assignment(page, name).get_by_role("button", name="Submit")).to_be_visible()
         shots(page, "class-4-fetched")
         lesson = open_notebook(page, hers, f"{LESSON}/{LESSON}.ipynb")
         setup = lesson.find("setup")
@@ -137,7 +128,8 @@ def test_a_week_of_a_class(page, shots, course):
         list_of_assignments(page, hers)
         for name in (LESSON, HAND):
             assignment(page, name).get_by_role("button", name="Submit").click()
-            page.wait_for_timeout(1500)
+            handed_in = page.locator(".list_item", has_text=name).filter(has_text="UTC")
+            expect(handed_in.first).to_be_visible()  # the time of the submission
         shots(page, "class-5-submitted")
         inbound = root.parents[1] / "exchange" / "olympics" / "inbound"
         assert {path.name.split("+")[1] for path in inbound.iterdir()} == {LESSON, HAND}
@@ -150,7 +142,7 @@ def test_a_week_of_a_class(page, shots, course):
         for name in (HAND, LESSON):
             row(frame, name).locator("td.num-submissions a").click()
             row(frame, "ada").locator("td.autograde a").click()
-            agree(frame, 180)
+            agree(frame)
             shots(page, f"class-7-autograded-{name}")
             frame.get_by_role("link", name="Manage Assignments").first.click()
             expect(row(frame, name).locator("td.num-submissions a")).to_be_visible()
@@ -162,8 +154,10 @@ def test_a_week_of_a_class(page, shots, course):
         mark = frame.locator("input.score").first
         expect(mark).to_be_visible()
         mark.fill("4")
-        mark.blur()
-        page.wait_for_timeout(1500)
+        with page.expect_response(
+            lambda answer: "/api/grade/" in answer.url and answer.request.method == "PUT"
+        ):
+            mark.blur()
         shots(page, "class-8-marked-by-hand")
         said = teacher.run("-m", "tito", "explain", "ada", HAND, cwd=root)
         assert "in the gradebook: 4 points" in said, said

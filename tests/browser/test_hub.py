@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect
 
-from tests.browser.conftest import WIDE
-from tests.browser.lab import Notebook, expose, free_port, open_notebook, started
+from tests import servers
+from tests.browser.conftest import WIDE, patient
+from tests.browser.lab import Notebook, expose, free_port, open_notebook
 from tests.browser.test_class import agree, assignment, list_of_assignments, row
 from tests.browser.test_first_day import solutions
 from tests.people import ROOT, Person, give, passwords, people, root_command, shared_folder
@@ -49,19 +49,20 @@ def running(house: Path) -> Iterator[str]:
     """JupyterHub with the handbook's settings, but for ports that are free; gives its address."""
     place, log = house / "hub", house / "hub.log"
     place.mkdir(mode=0o700)
-    address = f"http://127.0.0.1:{free_port()}"
-    words = ["-m", "jupyterhub", "-f", CONFIG, f"--JupyterHub.bind_url={address}",
-             f"--JupyterHub.hub_port={free_port()}",
-             f"--ConfigurableHTTPProxy.api_url=http://127.0.0.1:{free_port()}"]  # fmt: skip
-    with log.open("wb") as out:
-        process = subprocess.Popen(root_command(house, *words), cwd=place, stdout=out,
-                                   stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
-    try:
-        started(process, log, "JupyterHub is now running")
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)  # it stops everybody's JupyterLab, and the proxy
-        process.wait(60)
+    for last in (False,) * (servers.STARTS - 1) + (True,):
+        address = f"http://127.0.0.1:{free_port()}"
+        words = ["-m", "jupyterhub", "-f", CONFIG, f"--JupyterHub.bind_url={address}",
+                 f"--JupyterHub.hub_port={free_port()}",
+                 f"--ConfigurableHTTPProxy.api_url=http://127.0.0.1:{free_port()}"]  # fmt: skip
+        with servers.on_a_leash(root_command(house, *words), log, cwd=place) as hub:
+            try:
+                servers.until(partial(servers.answers, f"{address}/hub/login"), hub, log)
+            except AssertionError:  # another program took a port before it did
+                if last or "EADDRINUSE" not in log.read_text() and "in use" not in log.read_text():
+                    raise
+                continue
+            yield address
+            return
 
 
 def log_in(page: Page, address: str, name: str) -> None:
@@ -74,8 +75,7 @@ def log_in(page: Page, address: str, name: str) -> None:
 @contextmanager
 def desk(browser: Browser, address: str, name: str) -> Iterator[Page]:
     """The browser of a person who has logged in and whose JupyterLab is starting."""
-    context = browser.new_context(viewport=WIDE)  # type: ignore[arg-type]
-    context.set_default_timeout(30_000)
+    context = patient(browser.new_context(viewport=WIDE))  # type: ignore[arg-type]
     page = context.new_page()
     log_in(page, address, name)
     yield page
@@ -84,8 +84,8 @@ def desk(browser: Browser, address: str, name: str) -> Iterator[Page]:
 
 def ready(page: Page, address: str, name: str) -> str:
     """Wait for a person's JupyterLab; gives its address."""
-    page.wait_for_url(f"{address}/user/{name}/lab*", timeout=60_000)
-    page.wait_for_selector(".jp-LabShell", timeout=60_000)
+    page.wait_for_url(f"{address}/user/{name}/lab*")
+    page.wait_for_selector(".jp-LabShell")
     return f"{address}/user/{name}/lab"
 
 
@@ -102,7 +102,7 @@ def fetch(page: Page, lab: str) -> None:
     """Fetch the lesson by the assignment list."""
     list_of_assignments(page, lab)
     assignment(page, LESSON).get_by_role("button", name="Fetch").click()
-    expect(assignment(page, LESSON).get_by_role("button", name="Submit")).to_be_visible(timeout=60_000)
+    expect(assignment(page, LESSON).get_by_role("button", name="Submit")).to_be_visible()
 
 
 def submit(page: Page, lab: str) -> None:
@@ -137,14 +137,14 @@ def test_a_class_from_log_in_to_feedback(browser, shots, hub):
         fetch(page, lab)
         shots(page, "hub-1-fetched")
         lesson = solve(page, lab, answers)
-        lesson.run([lesson.find("setup"), lesson.find("complete")], seconds=120)
+        lesson.run([lesson.find("setup"), lesson.find("complete")])
         assert "13 of 13 checks" in lesson.text(lesson.find("complete"))
         lesson.save()
         shots(page, "hub-2-completed")
         list_of_assignments(page, lab)
         assignment(page, LESSON).locator("a").first.click()
         page.get_by_role("button", name="Validate").first.click()
-        expect(page.locator(".jp-Dialog")).to_contain_text("Success", timeout=60_000)
+        expect(page.locator(".jp-Dialog")).to_contain_text("Success")
         shots(page, "hub-3-validated")
         submit(page, lab)
         shots(page, "hub-4-submitted")
@@ -159,7 +159,7 @@ def test_a_class_from_log_in_to_feedback(browser, shots, hub):
             row(front, LESSON).locator("td.num-submissions a").click()
             for name in ("ada", "berta"):
                 row(front, name).locator("td.autograde a").click()
-                agree(front, 180)
+                agree(front)
             shots(front, "hub-5-autograded")
         said = teacher.run("-m", "tito", "explain", "ada", LESSON, cwd=course)
         assert "in the gradebook: 28 points" in said and "sandbox" in said, said

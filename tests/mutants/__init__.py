@@ -11,7 +11,6 @@ import ast
 import copy
 import importlib
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from nbformat import NotebookNode
 
 from autograder.execute import CellResult, cell_results, package_below, run_notebook
 from autograder.rebuild import grade_id, rebuild, unsolved
+from autograder.scratch import scratch_folder
 from tests.mutants.quick import run_quickly
 from tito.exporter import public_names
 from tito.lessons import Lesson, find_lessons
@@ -79,9 +79,9 @@ def grade(
     else:
         submitted = mutate(copy.deepcopy(source), what) if isinstance(what, Mutant) else source
     nb = rebuild(source, submitted)
-    with tempfile.TemporaryDirectory(prefix="tito-mutant-") as folder:
+    with scratch_folder("mutant") as folder:
         reference = Path(os.environ.get("TITO_REFERENCE", ROOT)) / "tinytorch"
-        package = package_below(reference, lesson, lessons(), Path(folder))
+        package = package_below(reference, lesson, lessons(), folder)
         if "TITO_REFERENCE" in os.environ:  # files in the making, without the built __init__.py
             _write_init(reference, package / "tinytorch")
         if quick:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import tempfile
-from pathlib import Path
 
 from nbformat import NotebookNode
 from nbgrader import utils
@@ -19,6 +17,7 @@ from nbgrader.preprocessors import Execute
 
 from autograder.execute import CellResult, cell_results, package_below, score_of_check
 from autograder.rebuild import rebuild, unsolved
+from autograder.scratch import scratch_folder
 from tests.mutants import ROOT, Mutant, grade, lessons, mutants, mutate
 
 
@@ -31,8 +30,8 @@ def by_nbgrader(lesson: str, what: Mutant | str) -> list[CellResult]:
         submitted = source if what == "reference" else unsolved(source)
     nb = rebuild(source, submitted)
     nb.cells = [cell for cell in nb.cells if "measure" not in cell.metadata.get("tags", [])]
-    with tempfile.TemporaryDirectory(prefix="tito-agree-") as folder:
-        package = package_below(ROOT / "tinytorch", lesson, lessons(), Path(folder))
+    with scratch_folder("agree") as folder:
+        package = package_below(ROOT / "tinytorch", lesson, lessons(), folder)
         os.environ.update(
             TITO_TINYTORCH=str(package), PYTHONPATH=str(ROOT), MPLBACKEND="Agg", PYTHONWARNINGS="ignore",
             OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",

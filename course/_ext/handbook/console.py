@@ -25,18 +25,19 @@ nothing else of the output is changed.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -44,45 +45,57 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from autograder import leash
+from autograder.scratch import Folder
 from tito import notebook
 
 from . import scratch
 
 SECONDS = 240
-SERVER_SECONDS = 60
-_ADDRESS = re.compile(r"(?P<root>http://(?:localhost|127\.0\.0\.1):\d+)(?P<path>/\S*)\?token=(?P<token>\w+)")
+SERVER_SECONDS = 180
+STARTS = 3  # of a server: another program may take the free port before it does
+_ADDRESS = re.compile(
+    r"(?P<root>http://(?:localhost|127\.0\.0\.1):\d+)(?P<path>/\S*)\?token=(?P<token>\w+)\s"
+)
+_PORT_TAKEN = "no available port could be found"  # as Jupyter's server says it
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _log = logging.getLogger(__name__)
 
 
 class Place:
-    """The scratch folder of one page, and where in it, with which variables, the next command runs."""
+    """The home folder of one page, and where in it, with which variables, the next command runs."""
 
-    def __init__(self, kind: str, folder: str | None = None):
-        self.kind = kind
-        self.home = scratch.new(kind, folder)
-        self.cwd = self.home / scratch.START.get(kind, "")
+    def __init__(self, kind: str, home: Path):
+        self.kind, self.home = kind, home
+        scratch.fill(home, kind)
+        self.cwd = home / scratch.START.get(kind, "")
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a line of bash; the exit code, and what it printed with the folder's name replaced by ~."""
         left, kept = self.home / ".cwd", self.home / ".exported"
-        script = f"{command}\ncode=$?; pwd > {left}; export -p > {kept}; exit $code"
-        if kept.is_file():
-            script = f". {kept}\n{script}"
-        try:
-            done = subprocess.run(
-                ["bash", "-c", script], cwd=self.cwd, env=environment(self.home, self.kind),
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                timeout=SECONDS, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ExtensionError(
-                f"console: `{command}` took more than {SECONDS} s: use {{not-run}}"
-            ) from error
+        put = [shlex.quote(str(path)) for path in (left, kept)]
+        script = f"{command}\ncode=$?; pwd > {put[0]}; export -p > {put[1]}; exit $code"
+        with self._start(script, subprocess.PIPE) as process:
+            try:
+                said, _ = process.communicate(timeout=SECONDS)
+            except subprocess.TimeoutExpired as error:
+                process.terminate()
+                raise ExtensionError(
+                    f"console: `{command}` took more than {SECONDS} s: use {{not-run}}"
+                ) from error
         if left.is_file():
             self.cwd = Path(left.read_text(encoding="utf-8").strip())
             left.unlink()
-        return done.returncode, shown(done.stdout.decode(errors="replace"), self.home)
+        return process.returncode, shown(said.decode(errors="replace"), self.home)
+
+    def _start(self, script: str, out: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        """Lines of bash on a leash, in a process group of its own, after what the page's lines exported."""
+        kept = self.home / ".exported"
+        script = f". {shlex.quote(str(kept))}\n{script}" if kept.is_file() else script
+        return subprocess.Popen(
+            leash.command(["bash", "-c", script]), cwd=self.cwd, env=environment(self.home, self.kind),
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
     def serve(self, command: str, pages: Sequence[str]) -> tuple[str, str]:
         """Start a Jupyter server until each of its pages answers, then end it as Ctrl-C does.
@@ -90,19 +103,20 @@ class Place:
         Returns what it printed before its log began, and its address without the token. Raises
         ExtensionError where it gives no address in time, or a page of it does not answer.
         """
-        kept, log = self.home / ".exported", self.home / ".server.log"
-        script = f". {kept}\n{command}" if kept.is_file() else command
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                ["bash", "-c", script], cwd=self.cwd, env=environment(self.home, self.kind),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        try:
-            found = self._address(process, command, log)
-            for page in pages:
-                _answers(f"{found['root']}/{page}?token={found['token']}", command)
-        finally:
-            notebook.stop(process)
+        log = self.home / ".server.log"
+        for last in (False,) * (STARTS - 1) + (True,):
+            with log.open("wb") as out:
+                process = self._start(command, out)
+            try:
+                found = self._address(process, command, log)
+                for page in pages:
+                    _answers(process, f"{found['root']}/{page}?token={found['token']}", command)
+                break
+            except ExtensionError:
+                if last or _PORT_TAKEN not in log.read_text(encoding="utf-8", errors="replace"):
+                    raise
+            finally:
+                notebook.stop(process, 2 * leash.PATIENCE_S)
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         before = next((i for i, line in enumerate(said) if line.startswith("[")), len(said))
         return shown("\n".join(said[:before]), self.home), f"{found['root']}{found['path']}"
@@ -118,15 +132,24 @@ class Place:
         raise ExtensionError(f"console: `{command}` {how} and gave no address:\n{said}")
 
 
-def _answers(address: str, command: str) -> None:
-    """Raises ExtensionError unless the page answers with 200; no proxy is asked."""
+def _answers(process: subprocess.Popen[bytes], address: str, command: str) -> None:
+    """Raises ExtensionError unless the page answers with 200; no proxy is asked.
+
+    A Jupyter server says its address before it listens there: a refused connection is tried again.
+    """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(address, timeout=SERVER_SECONDS) as answer:
-            answer.read()
-    except (urllib.error.URLError, OSError) as error:
-        page = address.partition("?")[0]
-        raise ExtensionError(f"console: `{command}`: {page} does not answer: {error}") from error
+    give_up = time.monotonic() + SERVER_SECONDS
+    while True:
+        try:
+            with direct.open(address, timeout=SERVER_SECONDS) as answer:
+                answer.read()
+            return
+        except (urllib.error.URLError, OSError) as error:
+            refused = isinstance(getattr(error, "reason", None), ConnectionRefusedError)
+            if not refused or process.poll() is not None or time.monotonic() > give_up:
+                page = address.partition("?")[0]
+                raise ExtensionError(f"console: `{command}`: {page} does not answer: {error}") from error
+        time.sleep(0.1)
 
 
 def shown(text: str, home: Path) -> str:
@@ -169,12 +192,14 @@ def environment(home: Path, kind: str = "empty") -> dict[str, str]:
         "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": "2",
         "BROWSER": "true",  # JupyterLab starts this program in place of a browser
+        "JUPYTER_PORT": "0",  # a free one
         **scratch.variables(home, kind),
     }
 
 
 _places: dict[str, Place] = {}
-_room: str | None = None  # the folder of all places: pages may be read by several processes, one clears up
+_room: Folder | None = None  # of all places: pages may be read by several processes, one clears up
+_number = itertools.count(1)
 
 
 class Console(SphinxDirective):
@@ -207,10 +232,11 @@ class Console(SphinxDirective):
             if last and "opens" in self.options:
                 pages = self.options["opens"].split()
                 text, address = place.serve(command, pages)
-                text = f"{text}\n{address}".strip()
+                text = f"{text}\n{re.sub(r':[0-9]+/', ':8888/', address, count=1)}".strip()
                 afterwards.append(
-                    "When this page was built, a program that does nothing stood in for the browser; "
-                    f"{' and '.join(f'`{page}`' for page in pages)} answered, and the server was ended."
+                    "When this page was built, a program that does nothing stood in for the browser, and a "
+                    f"free port for 8888; {' and '.join(f'`{page}`' for page in pages)} answered, and the "
+                    "server was ended."
                 )
             else:
                 code, text = place.run(command)
@@ -283,7 +309,8 @@ def _place(page: str, kind: str | None) -> Place:
     """The folder of a page: the one it has, or a new one where it asks for a kind or has none."""
     if page not in _places or kind is not None:
         _forget(page)
-        _places[page] = Place(kind or "empty", _room)
+        assert _room is not None
+        _places[page] = Place(kind or "empty", _room.path / f"{os.getpid()}-{next(_number)}")
     return _places[page]
 
 
@@ -294,13 +321,13 @@ def _forget(page: str) -> None:
 
 def _open(app: Any) -> None:
     global _room
-    _room = tempfile.mkdtemp(prefix="handbook-")
+    _room = Folder("book")
 
 
 def _clean(app: Any, exception: Exception | None) -> None:
     _places.clear()
     if _room is not None:
-        shutil.rmtree(_room, ignore_errors=True)
+        _room.close()
 
 
 def setup(app: Any) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import sysconfig
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,23 +31,20 @@ configure(c)
 """
 
 
-def new(kind: str, folder: str | None = None) -> Path:
-    """A fresh home folder with what the kind says in it. Raises ValueError for another kind.
+def fill(home: Path, kind: str) -> None:
+    """Put what the kind says into a home folder, which may not exist yet. Raises ValueError for another kind.
 
-    folder: where it is made, in place of the folder for temporary files.
     empty, nothing; course, a small course; repository, a copy of this one; wheel, the file that students get,
     with the packages that it needs within reach of pip.
     """
     kinds = {"empty": None, "course": _course, "repository": copy_repository, "wheel": _wheel}
     if kind not in kinds:
         raise ValueError(f"console: in {kind}: expected one of {', '.join(kinds)}")
-    home = Path(tempfile.mkdtemp(prefix="handbook-", dir=folder))
     settings = home / ".jupyter" / "jupyter_server_config.json"
-    settings.parent.mkdir()
+    settings.parent.mkdir(parents=True)
     settings.write_bytes(b'{"ServerApp": {"allow_root": true}}')  # books are built in containers, too
-    if (fill := kinds[kind]) is not None:
-        fill(home)
-    return home
+    if (more := kinds[kind]) is not None:
+        more(home)
 
 
 def variables(home: Path, kind: str) -> dict[str, str]:
