@@ -141,7 +141,9 @@ def test_what_lacks_ends_with_2_and_says_the_command() -> None:
     )
     done = doctor("--for", "grading", TITO_SANDBOX="steel")
     assert done.returncode == 2 and "grading        lacks level (unset TITO_SANDBOX)" in done.stdout
-    assert doctor("--for", "student", TITO_SANDBOX="steel").returncode == 0
+    done = doctor("--for", "student", TITO_SANDBOX="steel")
+    assert done.returncode == 0 and "\n-       level" in done.stdout
+    assert "grading        lacks level: `tito doctor --for grading`" in done.stdout
 
 
 @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
@@ -384,7 +386,7 @@ def test_packages_that_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     monkeypatch.setattr(installed, "ROOT", tmp_path)
     assert installed.packages().mend.endswith(" install 'no-such-thing>=1'")
-    assert "book" in installed.extras()
+    assert installed.extras() == ["book"]
 
 
 def test_a_numpy_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

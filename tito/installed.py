@@ -167,9 +167,10 @@ def _is_there(package: str) -> bool:
 
 
 def extras() -> list[str]:
-    """The extras that the course has, those named in EXTRAS first."""
+    """The extras of use here, as EXTRAS orders them: without a clone there is no handbook and no test."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         given = importlib.metadata.metadata("torch-olympics").get_all("Provides-Extra") or []
+        given = [name for name in given if is_clone() or name == "instructor"]
         return sorted(given, key=lambda name: list(EXTRAS).index(name) if name in EXTRAS else len(EXTRAS))
     return []
 

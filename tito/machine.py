@@ -22,6 +22,7 @@ PATIENCE_S = (
     15.0  # for all checks together; one that hangs (a network drive that is gone) is said, not waited for
 )
 _MOST_LINES = 6
+ELSEWHERE = "-"  # the mark of what only a road that was not asked for lacks
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def lines(machine: Machine) -> list[str]:
     width = max(len(check.name) for check in machine.checks)
     for check in machine.checks:
         said.append(f"{_mark(check, machine):<6}  {check.name:<{width}}  {check.found}")
+        if _mark(check, machine) == ELSEWHERE:  # the last lines say which road, and --for says the rest
+            continue
         indent = " " * (8 + width + 2)
         if check.meaning:
             said.append(f"{indent}{check.meaning}")
@@ -126,7 +129,11 @@ def lines(machine: Machine) -> list[str]:
     width = max(map(len, ROADS.values()))
     for road, title in ROADS.items():
         closed = machine.closed(road)
-        said.append(f"{title:<{width}}  {_lacking(closed) if closed else _ready(road, machine)}")
+        if closed and road not in machine.roads:
+            lacking = ", ".join(check.name for check in closed)
+            said.append(f"{title:<{width}}  lacks {lacking}: `tito doctor --for {road}` says how to mend it")
+        elif road in machine.roads or road in checks.WORK or checks.is_clone():
+            said.append(f"{title:<{width}}  {_lacking(closed) if closed else _ready(road, machine)}")
     return said
 
 
@@ -173,7 +180,9 @@ def _to_mend(check: Check) -> str:
 
 
 def _mark(check: Check, machine: Machine) -> str:
-    return "note" if check in machine.notes and not check.stops else check.state
+    if check.state == "ok" or check in machine.necessary:
+        return check.state
+    return ELSEWHERE if check.stops else "note"
 
 
 def _lacking(closed: Sequence[Check]) -> str:
