@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from tito import notebook, progress
 from tito.authoring import _choose, build, build_command, check
-from tito.built import key_of
+from tito.built import _harness, key_of
 from tito.exporter import ExportError, export_notebook, export_text, public_names
 from tito.lessons import BuildError, find_lessons, lint
 
@@ -315,6 +315,13 @@ def test_the_key_is_the_same_on_every_python_and_changes_with_its_inputs(
         with monkeypatch.context() as other:
             other.setattr(f"tito.built.{name}", value)
             assert key_of(nb, [], course) != key, name
+
+
+def test_a_lesson_depends_on_what_it_imports_in_turn_and_on_no_more_of_the_grader() -> None:
+    speed = next(lesson for lesson in find_lessons(REPO) if lesson.name == "speed")
+    files = {path.relative_to(REPO).as_posix() for path in _harness(speed.read())}
+    assert {"tito/olympics.py", "autograder/tokens.py", "autograder/measure.py"} <= files
+    assert not files & {"autograder/batch.py", "autograder/recording.py", "tito/doctor.py"}
 
 
 def test_long_work_is_never_silent() -> None:

@@ -9,10 +9,11 @@ outputs are the same on all that are promised, which nbval checks.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,9 +78,37 @@ def key_of(nb: NotebookNode, package: Sequence[str], root: Path) -> str:
     parts = [lesson, *package, *_texts([root / "nbgrader_config.py"]), *_pins()]
     parts += _texts(_TITO / name for name in MACHINERY)
     parts += _texts(sorted((_TITO / "autograder").glob("verdict/*.py")))
-    if "autograder" in lesson:  # it calls the harness
-        parts += _texts(sorted((root / "autograder").glob("*.py")))
+    parts += _texts(_harness(nb))
     return digest(json.dumps(parts).encode())
+
+
+def _harness(nb: NotebookNode) -> list[Path]:
+    """The files of `autograder` and `tito` that a lesson imports, and all that those import in turn."""
+    cells = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+    plain = ["\n".join(line for line in cell.splitlines() if line[:1] not in "%!") for cell in cells]
+    waiting = [name for cell in plain for name in _imported(cell)]
+    found: set[Path] = set()
+    while waiting:
+        path = _TITO.joinpath(*waiting.pop().split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file() and file not in found:
+                found.add(file)
+                waiting += _imported(file.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _imported(code: str) -> Iterator[str]:
+    """Dotted names of ours that code imports; `from a import b` may be a.b. Not those within functions, which
+    belong to the roads of other commands."""
+    waiting: list[ast.AST] = [ast.parse(code)]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += ast.iter_child_nodes(node)
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.partition(".")[0] in ("autograder", "tito"))
 
 
 def _pins() -> list[str]:
