@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder import sandbox
+from autograder.paths import LIBRARY
 
-HERE = Path(__file__).resolve().parent
 STUDENT = re.compile(r"[\w@.-]{1,80}$")  # nbgrader joins student names into paths and patterns
 LIMITS = sandbox.Limits(
     wall_s=300, memory_bytes=3_000_000_000, processes=32, file_bytes=100_000_000, cpu_s=600
@@ -32,7 +32,7 @@ class Course:
         """The course in a folder; its package is the folder's own tinytorch/ or the repository's."""
         root = Path(root).resolve()
         own = root / "tinytorch"
-        return cls(root, own if own.is_dir() else HERE.parent / "tinytorch")
+        return cls(root, own if own.is_dir() else LIBRARY / "tinytorch")
 
     @property
     def grading(self) -> Path:

@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from autograder import sandbox
+from autograder import paths, sandbox
 from autograder.cells import is_grade, is_solution
 from autograder.course import LIMITS
 from autograder.rebuild import clean_outputs, grade_id
@@ -39,7 +39,6 @@ CELL_OUTPUT = 1_000_000  # bytes one cell may print
 NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer", "killed")
 SIGKILLED = (-9, 128 + 9)  # exit codes, the second as bubblewrap reports it
 TRIES = 3
-HERE = Path(__file__).resolve().parent
 OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
 # the judge's own process: our code, but the arrays and texts that it holds are the student's
 JUDGE_MEMORY = 2_000_000_000
@@ -200,7 +199,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(scratch_folder("notebook")) for _ in range(2)]
         orders, shared = folders
-        tinytorch_dir, ours = tinytorch_dir.resolve(), [HERE.parent / name for name in ("tito", "autograder")]
+        tinytorch_dir, ours = tinytorch_dir.resolve(), [paths.TITO, paths.AUTOGRADER]
         (orders / "job.json").write_text(json.dumps(job), encoding="utf-8")
         env = _environment(threads) | {"TMPDIR": str(shared)}
         requests, answers = os.pipe(), os.pipe()

@@ -25,6 +25,7 @@ from autograder import judging, ledger, recording, rules
 from autograder.cells import is_grade, is_solution
 from autograder.course import Course
 from autograder.errors import GradingError
+from autograder.paths import ENTRIES
 from autograder.results import COLUMNS as COLUMNS
 from autograder.results import METRICS as METRICS
 from autograder.results import SCHEMA as SCHEMA
@@ -34,7 +35,6 @@ from autograder.results import load as load
 from autograder.results import validate as validate
 from autograder.results import write as write
 
-HERE = Path(__file__).resolve().parent
 REPORT_LENGTH = 20_000  # characters; a report of two pages has 6,000
 SAMPLES = 200  # timings of one kind
 
@@ -180,7 +180,7 @@ def reference_result(root: Path, track: str) -> dict[str, Any] | None:
 
 def _entry_folder(root: Path) -> Path:
     folder = root / "course" / "entries"
-    return folder if folder.is_dir() else HERE.parent / "course" / "entries"
+    return folder if folder.is_dir() else ENTRIES[0]
 
 
 def reference_path(root: Path, track: str) -> Path:

@@ -27,9 +27,9 @@ from autograder.course import Course, Settings
 from autograder.errors import GradingError, command
 from autograder.execute import CellResult
 from autograder.hashes import digest, text_hash
+from autograder.paths import AUTOGRADER
 from autograder.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
 
-HERE = Path(__file__).resolve().parent
 DIMENSIONS = (*rules.DIMENSIONS,)
 
 
@@ -293,7 +293,7 @@ def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
 @functools.cache
 def grader_hash() -> str:
     """The hash of the grader's own code."""
-    return digest(HERE, pattern="*.py")
+    return digest(AUTOGRADER, pattern="*.py")
 
 
 def submitted_at(course: Course, student: str, assignment: str) -> str:

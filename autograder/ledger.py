@@ -25,6 +25,7 @@ from typing import Any
 from autograder import datasets, rules, tracks
 from autograder.errors import OlympicsError
 from autograder.hashes import digest as digest
+from autograder.paths import AUTOGRADER
 
 try:
     import fcntl
@@ -35,7 +36,6 @@ SCHEMA = "torch-olympics/ledger/1"
 LEDGER, HEAD = "ledger.jsonl", "ledger.head"
 START = "0" * 64  # what the first line names as the hash of the line before
 KINDS = ("grading", "audit", "retiming")
-_HERE = Path(__file__).resolve().parent
 _MEND = "keep {0} and ledger.head as evidence, find out who changed them, and restore a copy"
 
 
@@ -163,7 +163,7 @@ def audited(lines: list[dict[str, Any]], track: str, submission: str) -> bool:
 
 def grader() -> str:
     """SHA-256 of the code that grades, this package."""
-    return digest(_HERE, pattern="*.py")
+    return digest(AUTOGRADER, pattern="*.py")
 
 
 def data(track: str, dataset: str, split: str) -> str:

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from autograder.errors import Missing
+from autograder.paths import LIBRARY
 
-ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"instructor": ("dask", "distributed", "icalendar", "psycopg")}  # by the names that are imported
 
 
@@ -43,8 +43,8 @@ def program(name: str, package: str | None = None) -> str:
 
 def installing(what: str) -> str:
     """The command that installs a package for this Python: make's in a clone, where its pins hold."""
-    if what.startswith("torch-olympics") and Path(sys.prefix).resolve() == ROOT / ".venv":
-        return f"make -C {shlex.quote(str(ROOT))} demo"
+    if what.startswith("torch-olympics") and Path(sys.prefix).resolve() == LIBRARY / ".venv":
+        return f"make -C {shlex.quote(str(LIBRARY))} demo"
     if importlib.util.find_spec("pip") is None:
         return shlex.join(["uv", "pip", "install", "--python", sys.executable, what])
     return shlex.join([sys.executable, "-m", "pip", "install", what])

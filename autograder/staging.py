@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder import rules
+from autograder import paths, rules
 from autograder import tokenizer as tokenizers
 
 MODEL_NAMES = ("model.safetensors", "model.pt")
 TOKENIZER = "tokenizer.json"
 SCRIPT = "train.py"  # what an audit runs again
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = paths.LIBRARY
 _MOST_FILES = 2000
 _MOST_JSON = 10 * rules.MB
 _MOST_HEADER = 10 * rules.MB
@@ -90,7 +90,7 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
 
 def entry_folder(track: str) -> Path:
     """The course's own entry of a track: in the repository, or what of it an install holds."""
-    for place in (REPOSITORY / "course" / "entries", Path(__file__).with_name("entries")):
+    for place in (REPOSITORY / "course" / "entries", paths.ENTRIES[1]):
         if (place / track).is_dir():
             return place / track
     return REPOSITORY / "course" / "entries" / track

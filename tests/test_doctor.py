@@ -384,7 +384,7 @@ def test_packages_that_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (
         installed.packages("book").found == "no nor-this" and installed.packages("book").mend == "make book"
     )
-    monkeypatch.setattr(installed, "ROOT", tmp_path)
+    monkeypatch.setattr(installed, "LIBRARY", tmp_path)
     assert installed.packages().mend.endswith(" install 'no-such-thing>=1'")
     assert installed.extras() == ["book"]
 

@@ -20,8 +20,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from autograder.paths import LIBRARY
+
 RECORD = "built.json"
-_TITO = Path(__file__).resolve().parents[1]
 # what executes a lesson, judges it outside the student's process, and cleans its outputs
 MACHINERY = (
     *(f"tito/{name}.py" for name in ("authoring", "execution", "notebook", "package", "figures")),
@@ -76,8 +77,8 @@ def key_of(nb: NotebookNode, package: Sequence[str], root: Path) -> str:
     """What the notebooks depend on: cells, package so far, the course's settings, machinery, pins."""
     lesson = nbformat.writes(nb)
     parts = [lesson, *package, *_texts([root / "nbgrader_config.py"]), *_pins()]
-    parts += _texts(_TITO / name for name in MACHINERY)
-    parts += _texts(sorted((_TITO / "autograder").glob("verdict/*.py")))
+    parts += _texts(LIBRARY / name for name in MACHINERY)
+    parts += _texts(sorted((LIBRARY / "autograder").glob("verdict/*.py")))
     parts += _texts(_harness(nb))
     return digest(json.dumps(parts).encode())
 
@@ -89,7 +90,7 @@ def _harness(nb: NotebookNode) -> list[Path]:
     waiting = [name for cell in plain for name in _imported(cell)]
     found: set[Path] = set()
     while waiting:
-        path = _TITO.joinpath(*waiting.pop().split("."))
+        path = LIBRARY.joinpath(*waiting.pop().split("."))
         for file in (path.with_suffix(".py"), path / "__init__.py"):
             if file.is_file() and file not in found:
                 found.add(file)
@@ -113,7 +114,7 @@ def _imported(code: str) -> Iterator[str]:
 
 def _pins() -> list[str]:
     """The pinned versions, for every Python that has its own: not what happens to be installed."""
-    path = _TITO / "requirements" / "run.txt"
+    path = LIBRARY / "requirements" / "run.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line for line in lines if re.match(rf"({'|'.join(PINS)})==", line)]
 

@@ -23,6 +23,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from autograder.paths import LIBRARY
+
 ROADS = {
     "student": "student",
     "grading": "grading",
@@ -33,7 +35,6 @@ ROADS = {
 }
 WORK = ("student", "grading")  # the main roads
 OLDEST = (3, 11)  # as requires-python in pyproject.toml; a test compares them
-ROOT = Path(__file__).resolve().parents[1]  # the clone, where it is one
 GB = 10**9
 # Free space in bytes, by `du -sm`: a student's packages are 592 MB, all packages 1,015, the demo's course 25.
 # Each of a class of 100 has about 20 MB: models like the course's entries (7 MB) in exchange/ and submitted/,
@@ -110,7 +111,7 @@ def install(apt: str, dnf: str = "", brew: str = "", winget: str = "", conda: st
 
 def is_clone() -> bool:
     """Whether this tito runs in the course's repository."""
-    return (ROOT / "modules").is_dir() and (ROOT / "Makefile").is_file()
+    return (LIBRARY / "modules").is_dir() and (LIBRARY / "Makefile").is_file()
 
 
 def mark_above(*names: str) -> Path | None:

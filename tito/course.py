@@ -18,6 +18,7 @@ import typer
 
 from autograder import folders, rules, sandbox, streams
 from autograder.errors import command
+from autograder.paths import with_library
 from tito.notebook import TitoError
 
 CourseOption = Annotated[
@@ -313,8 +314,8 @@ def give_feedback(root: Path, assignment: str) -> list[Path]:
 
 def nbgrader(root: Path, *arguments: str) -> str:
     """Run one of nbgrader's own commands in the course folder; returns its log. Raises TitoError."""
-    here = str(Path(__file__).resolve().parents[1])  # nbgrader_config.py loads our plug-ins
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    # nbgrader_config.py loads our plug-ins
+    env = {**os.environ, "PYTHONPATH": with_library(os.environ.get("PYTHONPATH"))}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     done = streams.run([sys.executable, "-m", "tito.jupyter", "nbgrader", *arguments], cwd=root, env=env)
     if done.returncode:

@@ -17,13 +17,13 @@ from nbformat import NotebookNode
 from autograder import kernels
 from autograder.execute import cell_results, kind_of, package_below, run_notebook
 from autograder.files import write_text
+from autograder.paths import with_library
 from autograder.rebuild import rebuild
 from autograder.scratch import scratch_folder
 from tito.exporter import cell_label
 from tito.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
 
 CELL_SECONDS = 600
-_TITO = Path(__file__).resolve().parents[1]
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -67,7 +67,7 @@ def _run(lesson: Lesson, nb: NotebookNode, out: Path) -> list[str]:
             "TITO_TINYTORCH": str(out.resolve()),
             "TINYTORCH_DATA": f"{folder}/data",
             "IPYTHONDIR": f"{folder}/ipython",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(_TITO), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": with_library(os.environ.get("PYTHONPATH")),
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",

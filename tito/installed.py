@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 
 from autograder import needs
+from autograder.paths import LIBRARY, with_library
 from tito.checks import (
     GB,
     PATIENCE_S,
     ROADS,
-    ROOT,
     WORK,
     Check,
     as_root,
@@ -140,7 +140,7 @@ def packages(extra: str = "") -> Check:
     wanted = [line for line in asked if _extra_of(line) == extra]
     missing = [package for package in map(_name_of, wanted) if not _is_there(package)]
     if missing:
-        if Path(sys.prefix).resolve() != ROOT / ".venv":  # no environment that make keeps
+        if Path(sys.prefix).resolve() != LIBRARY / ".venv":  # no environment that make keeps
             lines = [line.partition(";")[0].strip() for line in wanted if _name_of(line) in missing]
             mend = " ".join([needs.installing(lines[0]), *map(shlex.quote, lines[1:])])
         roads = ", ".join(ROADS[road] for road in stops)
@@ -280,7 +280,7 @@ def here() -> Check:
         return ok("here", f"the workspace {workspace}")
     if course:
         return ok(
-            "here", f"the repository {course}" if is_clone() and course == ROOT else f"the course {course}"
+            "here", f"the repository {course}" if is_clone() and course == LIBRARY else f"the course {course}"
         )
     return lack(
         "here", "no workspace and no course", "there is nothing to work on yet", "tito init my_olympics",
@@ -289,7 +289,7 @@ def here() -> Check:
 
 def _python(code: str) -> dict | str:
     """What a fresh Python prints as JSON; or its last words, in one line."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    path = with_library(os.environ.get("PYTHONPATH"))
     try:
         done = _ask([sys.executable, "-P", "-c", code], {**os.environ, "PYTHONPATH": path})
     except subprocess.TimeoutExpired:

@@ -24,6 +24,7 @@ import typer
 from nbformat import NotebookNode
 
 from autograder import files, streams
+from autograder.paths import LIBRARY
 from autograder.scratch import scratch_folder
 from tito import backups, progress, start, workspace
 from tito.exporter import ExportError, cell_label, export_notebook
@@ -307,16 +308,12 @@ def execute(nb: NotebookNode, folder: Path, label: str, quiet: bool = False) -> 
 def kernel_environment() -> dict[str, str]:
     """The environment of a kernel in a workspace: this tito, and no package but the workspace's own."""
     env = {key: value for key, value in os.environ.items() if key not in _NOT_THEIRS}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [_source(), *_absolute(env.get("PYTHONPATH", ""))]))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LIBRARY), *_absolute(env.get("PYTHONPATH", ""))]))
     return env
 
 
 # a package elsewhere, a hidden module, and the marks of a notebook that somebody has open
 _NOT_THEIRS = ("TITO_TINYTORCH", "TINYTORCH_BEFORE", "TITO_PROGRESS", "JPY_SESSION_NAME", "JPY_PARENT_PID")
-
-
-def _source() -> str:
-    return str(Path(__file__).resolve().parents[1])
 
 
 def _absolute(paths: str) -> list[str]:

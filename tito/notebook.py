@@ -16,6 +16,7 @@ from typing import Any
 
 from autograder import streams
 from autograder.errors import OlympicsError
+from autograder.paths import with_library
 
 
 class TitoError(OlympicsError):
@@ -136,8 +137,7 @@ def environment() -> dict[str, str]:
     """The environment of a `tito` that runs beside the notebook: this tito, no module hidden, no session."""
     hidden = ("TINYTORCH_BEFORE", "JPY_SESSION_NAME", "JPY_PARENT_PID")
     env = {key: value for key, value in os.environ.items() if key not in hidden}
-    source = str(Path(__file__).resolve().parents[1])
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [source, env.get("PYTHONPATH")]))
+    env["PYTHONPATH"] = with_library(env.get("PYTHONPATH"))
     return {**env, **streams.CHILD, "PYTHONUNBUFFERED": "1"}
 
 

@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 
 from autograder import files, folders
 from autograder.files import write_text
+from autograder.paths import TITO, repository
 from autograder.scratch import scratch_folder
 from tito.exporter import tidy
 from tito.names import MODULES, NAMES
@@ -193,12 +194,6 @@ def is_workspace(folder: Path) -> bool:
     return os.path.isfile(folder / ".tito" / "workspace.json")  # a folder closed to us is none, and no error
 
 
-def repository() -> Path | None:
-    """The course repository this tito runs from, or None where it is installed on its own."""
-    root = Path(__file__).resolve().parents[1]
-    return root if (root / "modules").is_dir() and (root / "nbgrader_config.py").is_file() else None
-
-
 @contextmanager
 def released_notebooks(given: Path | None = None) -> Iterator[Path]:
     """The folder of the released notebooks, for as long as the context lasts.
@@ -211,7 +206,7 @@ def released_notebooks(given: Path | None = None) -> Iterator[Path]:
             yield _unpack(given, scratch)
         return
     home = repository()
-    places = [home / "release" if home else Path(__file__).with_name("release")]
+    places = [home / "release" if home else TITO / "release"]
     if given is not None:
         places = [given, given / "release"]
     for place in places:

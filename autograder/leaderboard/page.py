@@ -25,10 +25,11 @@ from autograder.errors import GradingError
 from autograder.leaderboard import entries, tables, wording
 from autograder.leaderboard.chart import GLYPHS
 from autograder.leaderboard.ranking import numbered, sections
+from autograder.paths import LIBRARY, with_library
 from autograder.results import load
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOK = HERE.parents[1] / "course" / "leaderboard.ipynb"
+NOTEBOOK = LIBRARY / "course" / "leaderboard.ipynb"
 MARK = ".tito-leaderboard"  # in a folder of entry pages: made by us, may be replaced
 
 
@@ -78,7 +79,7 @@ def notebook_html(exported: Path, folder: str, notebook: Path = NOTEBOOK) -> str
     from autograder import kernels
 
     nb = nbformat.read(notebook, as_version=4)
-    path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
+    path = with_library(os.environ.get("PYTHONPATH"))
     told = {"TITO_RESULTS": str(exported.resolve()), "TITO_PAGES": folder, "PYTHONPATH": path}
     start = {"cwd": str(exported.resolve().parent), "env": {**os.environ, **told}}
     kernels.run(nb, start, timeout=120)
