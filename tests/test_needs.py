@@ -21,7 +21,7 @@ EXTRA = "torch-olympics[instructor]"
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment beside a clone, or without one."""
-    monkeypatch.setattr(needs, "ROOT", Path("/nowhere"))
+    monkeypatch.setattr(needs, "LIBRARY", Path("/nowhere"))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_command_is_one_for_this_python(monkeypatch: pytest.MonkeyPatch) -> 
 def test_in_a_clone_make_brings_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its environment is made of pins, which a pip install would go round."""
     clone = tmp_path / "Kurs #1"
-    monkeypatch.setattr(needs, "ROOT", clone)
+    monkeypatch.setattr(needs, "LIBRARY", clone)
     monkeypatch.setattr(sys, "prefix", str(clone / ".venv"))
     assert shlex.split(needs.installing(EXTRA)) == ["make", "-C", str(clone), "demo"]
 
