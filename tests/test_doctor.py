@@ -328,7 +328,10 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "settings"))
     assert checks.home().state == "ok"
     monkeypatch.setenv("HOME", "/nowhere")
-    assert by_a_user(checks.home).stops == ("student",)
+    assert (checks.home().state, checks.home().stops) == ("lack", ())
+    (tmp_path / "tito-home-1000").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "tito-home-1000"))  # in a terminal of tito lab
+    assert "for want of one that can be written" in checks.home().found
     monkeypatch.delenv("HOME")
     assert (checks.home().state, checks.home().stops) == ("lack", ())
 
