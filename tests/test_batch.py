@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -16,7 +17,8 @@ from autograder import batch, judging, recording, sandbox
 from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from autograder.rebuild import answers_as_text
-from tests import chaos
+from autograder.scratch import scratch_folder
+from tests import chaos, servers
 
 LESSON = chaos.LESSON
 SETTINGS = Settings(sandbox.choose())
@@ -213,11 +215,10 @@ def postgres() -> Path | None:
     return found[-1].parent if found else None
 
 
-@pytest.mark.skipif(postgres() is None, reason="no PostgreSQL on this machine")
-def test_a_gradebook_on_postgresql(course, tmp_path):
-    """The same class with `db_url` of a real server: started here, on a Unix socket."""
-    pytest.importorskip("psycopg")
-    programs, data = postgres(), Path("/tmp") / f"tito-pg-{os.getpid()}"
+@contextmanager
+def database(data):
+    """A server of PostgreSQL on a Unix socket in the new folder `data`; gives the address of a database."""
+    programs = postgres()
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.getuid() == 0 else []
     data.mkdir(mode=0o700)
     if user:
@@ -226,27 +227,35 @@ def test_a_gradebook_on_postgresql(course, tmp_path):
 
     def run(program, *words, check=True):
         command = [*user, str(programs / program), *map(str, words)]
-        subprocess.run(command, check=check, env=env, cwd=data, stdout=subprocess.DEVNULL)
+        return subprocess.run(command, check=check, env=env, cwd=data, stdout=subprocess.DEVNULL).returncode
 
-    try:
-        run("initdb", "-D", data / "db", "-U", "tito", "-A", "trust", "-E", "UTF8")
-        options = f"-k {data} -c listen_addresses=''"
-        run("pg_ctl", "-D", data / "db", "-w", "-o", options, "-l", data / "log", "start")
+    run("initdb", "-D", data / "db", "-U", "tito", "-A", "trust", "-E", "UTF8")
+    serve = [*user, programs / "postgres", "-D", data / "db", "-k", data, "-c", "listen_addresses="]
+    log = data.parent / "log"
+    with servers.on_a_leash(serve, log, env=env, cwd=data) as server:
+        servers.until(lambda: run("pg_isready", "-q", "-h", data, check=False) == 0, server, log)
         run("createdb", "-h", data, "-U", "tito", "grades")
-        url = f"postgresql://tito@/grades?host={data}"
-        with (course.root / "nbgrader_config.py").open("a") as file:
-            file.write(f"c.CourseDirectory.db_url = {url!r}\n")
-        (course.root / "gradebook.db").unlink()
-        from tito import course as instructor
-
-        instructor.generate(course.root, LESSON)
-        assert [judgement.points for judgement in batch.grade(course, LESSON, SETTINGS)] == [5, 2, 0]
-        assert scores(course, url) == {"s00": 5, "s01": 2, "s02": 0}
-        assert not (course.root / "gradebook.db").exists()
-        assert tito(course, "explain", "s00", LESSON).returncode == 0
-    finally:
+        yield f"postgresql://tito@/grades?host={data}"
         run("pg_ctl", "-D", data / "db", "-m", "immediate", "stop", check=False)
-        shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.mark.skipif(postgres() is None, reason="no PostgreSQL on this machine")
+def test_a_gradebook_on_postgresql(course):
+    """The same class with `db_url` of a real server: started here, on a Unix socket."""
+    pytest.importorskip("psycopg")
+    with scratch_folder("database") as place:
+        place.chmod(0o711)  # root's server is another user
+        with database(place / "pg") as url:
+            with (course.root / "nbgrader_config.py").open("a") as file:
+                file.write(f"c.CourseDirectory.db_url = {url!r}\n")
+            (course.root / "gradebook.db").unlink()
+            from tito import course as instructor
+
+            instructor.generate(course.root, LESSON)
+            assert [judgement.points for judgement in batch.grade(course, LESSON, SETTINGS)] == [5, 2, 0]
+            assert scores(course, url) == {"s00": 5, "s01": 2, "s02": 0}
+            assert not (course.root / "gradebook.db").exists()
+            assert tito(course, "explain", "s00", LESSON).returncode == 0
     hand_in(course, "s01", "def f(x):\n    return x + 1")
     with pytest.raises(GradingError, match="gradebook's server does not answer"):
         batch.grade(course, LESSON, SETTINGS)
