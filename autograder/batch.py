@@ -25,6 +25,7 @@ from autograder.course import Course, Settings
 from autograder.errors import GradingError, command
 from autograder.judging import Judgement
 from autograder.needs import need
+from autograder.scratch import scratch_folder
 
 CHUNK = 8  # judgements that are brought into the gradebook together, while others are judged
 TIMED = "timed"  # the Dask resource of a slot where nothing else runs
@@ -250,10 +251,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(quiet))
         if scheduler is None:
+            scratch = stack.enter_context(scratch_folder("dask"))
             address: Any = stack.enter_context(
                 LocalCluster(
                     n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-                    memory_limit=0, silence_logs=logging.CRITICAL,
+                    memory_limit=0, silence_logs=logging.CRITICAL, local_directory=str(scratch),
                 )
             )  # fmt: skip
         else:

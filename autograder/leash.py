@@ -32,8 +32,8 @@ PATIENCE_S = 15  # between asking and killing
 SETTLE_S = 10  # --clean: a kernel looks for its parent once a second
 LEFT = 3
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # of prctl
-# in the TMPDIR: what pytest keeps of its last runs on purpose, and what is in the system's own
-_KEPT = ("pytest-of-", ".X11-unix")
+# what is kept in TMPDIR on purpose: pytest's last runs, uv's locks, the home of an account that has none
+_KEPT = ("pytest-of-", "uv-", "tito-home-", ".X11-unix")
 
 
 def command(words: Sequence[str]) -> list[str]:
