@@ -188,7 +188,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert np.array_equal(rows[:, :-1], found.data) and np.array_equal(rows[:, -1], found.target)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b half", gzip.compress(b"0,0\n")])
+@pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b half", gzip.compress(b"0,0\n", mtime=0)])
 def test_a_digits_file_that_is_damaged_is_said_to_be(content, tmp_path, monkeypatch) -> None:
     path = tmp_path / "digits.csv.gz"
     if content is not None:
