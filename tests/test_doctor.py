@@ -447,7 +447,7 @@ def test_where_we_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     shutil.rmtree(tmp_path / ".tito")
     (tmp_path / "nbgrader_config.py").touch()
     assert installed.here().found == f"the course {tmp_path}"
-    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    monkeypatch.setattr(checks, "LIBRARY", tmp_path)
     assert machine.main_roads() == ("student", "grading")
 
 

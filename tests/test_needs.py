@@ -117,6 +117,7 @@ def test_a_gradebook_on_postgresql_without_psycopg(monkeypatch, capsys, course) 
 def test_a_calendar_without_icalendar(monkeypatch, capsys, course, tmp_path) -> None:
     lack(monkeypatch, "icalendar")
     monkeypatch.delitem(sys.modules, "autograder.calendar_file", raising=False)
+    monkeypatch.delattr("autograder.calendar_file", raising=False)  # another test may have imported it
     before = files(course)
     words = ("--weeks", "2", "--start", "2037-01-12", "--apply", "--course", course)
     said = refused(monkeypatch, capsys, "course", "schedule", *words, "--ics", tmp_path / "c.ics")

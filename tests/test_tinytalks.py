@@ -267,7 +267,7 @@ def test_the_command_line_knows_the_texts(
     assert talks == {"name": "tinytalks", "available": True, "train": 10_000, "test": 1000, "folder": None}
     assert not classic["available"] and "TINYTORCH_DATA" in classic["reason"]
     assert "tinytalks is ready: it is made where it is used" in tito("data", "fetch", "tinytalks")
-    tito("data", "fetch", "tinytalks-classic", code=1)
+    tito("data", "fetch", "tinytalks-classic", code=2)
     assert "tinytalks-classic is not in" in tito.err
     assert "train.txt" in tito("data", "write", "tinytalks", str(tmp_path))
     assert tito.json("data", "list")["sets"][3]["train"] == 10_000  # the files just written

@@ -26,6 +26,7 @@ from nbgrader import utils
 from traitlets.config import Config
 
 from autograder.execute import score_of_check
+from autograder.scratch import scratch_folder
 
 matplotlib.use("Agg")
 
@@ -45,7 +46,8 @@ def run_quickly(
     ]
     sources = [nb.cells[i].source for i in runs]
     ends = {k for k, i in enumerate(runs) if utils.is_grade(nb.cells[i])} if until_a_loss else set()
-    records = _in_a_fork(sources, ends, package, seconds)
+    with scratch_folder("quick") as place:  # what the lesson writes on the way
+        records = _in_a_fork(sources, ends, package, place, seconds)
     for i, record in zip(runs, [*records, *[None] * (len(runs) - len(records))], strict=True):
         cell = nb.cells[i]
         if record is None:
@@ -60,13 +62,15 @@ def run_quickly(
     return nb
 
 
-def _in_a_fork(sources: list[str], ends: set[int], package: Path, seconds: float) -> list[dict[str, Any]]:
+def _in_a_fork(
+    sources: list[str], ends: set[int], package: Path, place: Path, seconds: float
+) -> list[dict[str, Any]]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(read)
-            _child(sources, ends, package, write)
+            _child(sources, ends, package, place, write)
         finally:
             os._exit(0)
     os.close(write)
@@ -83,12 +87,13 @@ def _in_a_fork(sources: list[str], ends: set[int], package: Path, seconds: float
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _child(sources: list[str], ends: set[int], package: Path, pipe: int) -> None:
+def _child(sources: list[str], ends: set[int], package: Path, place: Path, pipe: int) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(quiet, fd)
-    os.environ.update(TITO_TINYTORCH=str(package.resolve()), PYTHONWARNINGS="ignore")
-    os.chdir(tempfile.gettempdir())
+    os.environ.update(TITO_TINYTORCH=str(package.resolve()), PYTHONWARNINGS="ignore", TMPDIR=str(place))
+    tempfile.tempdir = None  # to be looked for anew
+    os.chdir(place)
     config = Config()
     config.HistoryManager.enabled = False
     InteractiveShell.clear_instance()
