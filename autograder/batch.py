@@ -247,15 +247,16 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    quiet = {"distributed.worker.daemon": False, "distributed.admin.log-format": "%(message)s"}
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(quiet))
+        scratch = stack.enter_context(scratch_folder("dask"))
+        settings = {"distributed.worker.daemon": False, "distributed.admin.log-format": "%(message)s",
+                    "temporary-directory": str(scratch)}  # fmt: skip
+        stack.enter_context(dask.config.set(settings))
         if scheduler is None:
-            scratch = stack.enter_context(scratch_folder("dask"))
             address: Any = stack.enter_context(
                 LocalCluster(
                     n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-                    memory_limit=0, silence_logs=logging.CRITICAL, local_directory=str(scratch),
+                    memory_limit=0, silence_logs=logging.CRITICAL,
                 )
             )  # fmt: skip
         else:

@@ -72,11 +72,12 @@ def test_killed_at_random_moments():
     assert done.returncode == 0 and "2 rounds, 0 with another" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_running_scheduler_by_its_address(course):
+def test_a_running_scheduler_by_its_address(course, tmp_path):
     from distributed import LocalCluster
 
     events = []
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False) as cluster:
+    own = {"dashboard_address": None, "local_directory": str(tmp_path)}
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **own) as cluster:
         found = batch.grade(
             course, LESSON, SETTINGS, scheduler=cluster.scheduler_address, progress=events.append
         )
