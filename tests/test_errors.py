@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,15 @@ def test_the_command_line_prints_it_as_one_line(
 
 def test_a_notebook_shows_it_as_one_line() -> None:
     assert errors.GradingError("no roster")._render_traceback_() == ["GradingError: no roster"]
+
+
+def test_no_folder_for_temporary_files_is_one_line(monkeypatch, capsys, tmp_path) -> None:
+    """What tempfile says where no folder that it knows can be written."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere/at/all"])
+    monkeypatch.setenv("TMPDIR", "/nowhere/at/all")
+    monkeypatch.setattr(sys, "argv", ["tito", "course", "init", str(tmp_path / "course"), "--weeks", "8"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and "TMPDIR is /nowhere/at/all" in said

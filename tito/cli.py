@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -103,6 +104,14 @@ def main() -> None:
         print(f"tito: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
+        if error.errno == errno.ENOENT and str(error.strerror).startswith("No usable temporary directory"):
+            where = f"TMPDIR is {os.environ['TMPDIR']}" if "TMPDIR" in os.environ else "TMPDIR is not set"
+            print(
+                f"tito: there is no folder for temporary files ({where}): set TMPDIR to one that can be "
+                "written, `tito doctor` says more",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         if error.errno not in _NO_ROOM:
             raise
         where = error.filename or "a file"
