@@ -73,11 +73,15 @@ def test_killed_at_random_moments():
 
 
 def test_a_running_scheduler_by_its_address(course, tmp_path):
+    import dask
     from distributed import LocalCluster
 
     events = []
-    own = {"dashboard_address": None, "local_directory": str(tmp_path)}
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **own) as cluster:
+    own = dask.config.set({"temporary-directory": str(tmp_path)})  # the scheduler's folder and the worker's
+    with (
+        own,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+    ):
         found = batch.grade(
             course, LESSON, SETTINGS, scheduler=cluster.scheduler_address, progress=events.append
         )
