@@ -59,7 +59,8 @@ from tinytorch.losses import MSELoss
 from tinytorch.optimizers import SGD, AdamW
 from tinytorch.tensor import manual_seed
 
-folder = Path(tempfile.mkdtemp())  # where this notebook writes its files
+storage = tempfile.TemporaryDirectory()  # for the files of this notebook; goes when the kernel stops
+folder = Path(storage.name)
 
 
 def attempt(function, *args, **kwargs):
@@ -771,7 +772,7 @@ def contents(path):
         return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
 
 
-place = Path(tempfile.mkdtemp())
+place = Path(tempfile.mkdtemp(dir=folder))
 model = small_model(hidden=4, seed=5)
 optimizer = SGD(model.parameters(), lr=0.37, momentum=0.9)
 for p in model.parameters():
@@ -859,7 +860,7 @@ print(load_checkpoint(folder / "first", again, SGD(again.parameters(), lr=0.1)))
 print(np.array_equal(saved[0].weight.numpy(), again[0].weight.numpy()))
 
 # %% nbgrader={"grade_id": "test-load-checkpoint", "grade": true, "points": 2}
-place = Path(tempfile.mkdtemp())
+place = Path(tempfile.mkdtemp(dir=folder))
 model = small_model(hidden=4, seed=6)
 optimizer = SGD(model.parameters(), lr=0.5, momentum=0.9)
 draw = np.random.default_rng(6)
@@ -1088,7 +1089,7 @@ def run(path, epochs, seed, interrupt_after=None):
     return plain, {name: np.asarray(a).copy() for name, a in model.state_dict().items()}
 
 
-place = Path(tempfile.mkdtemp())
+place = Path(tempfile.mkdtemp(dir=folder))
 alone, weights = run(None, epochs=6, seed=0)
 assert run(place / "cut", epochs=6, seed=0, interrupt_after=3) is None, "the interrupt of a callback must come through"
 done = len(json.loads(contents(place / "cut")[1]["history"]))

@@ -64,7 +64,8 @@ from tinytorch.optimizers import Adam
 from tinytorch.quantization import quantize
 from tinytorch.tensor import manual_seed
 
-folder = Path(tempfile.mkdtemp())  # where this notebook writes its files
+storage = tempfile.TemporaryDirectory()  # for the files of this notebook; goes when the kernel stops
+folder = Path(storage.name)
 
 
 def attempt(function, *args, **kwargs):

@@ -1,7 +1,18 @@
-"""A plug-in of pytest: nbval's kernels use sockets, no ports: `pytest -p tests.sockets --nbval source`."""
+"""A plug-in of pytest: nbval's kernels use sockets, no ports, and end as JupyterLab ends them: they are asked to.
+
+    pytest -p tests.sockets --nbval source
+
+nbval kills its kernels, and who is killed removes none of the folders that a notebook made for the moment.
+"""
 
 from nbval import kernel
 
 from autograder.kernels import Manager
 
-kernel.KernelManager = Manager
+
+class _Asked(Manager):
+    def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        super().shutdown_kernel(now=False, restart=restart)
+
+
+kernel.KernelManager = _Asked
