@@ -1,4 +1,4 @@
-"""A plug-in of pytest: nbval's kernels use sockets, no ports, and end as JupyterLab ends them: they are asked to.
+"""A plug-in of pytest: nbval's kernels use sockets, no ports, and are asked to end, as JupyterLab asks.
 
     pytest -p tests.sockets --nbval source
 
