@@ -1,6 +1,6 @@
 """The wheel that students install: tito, autograder, the released notebooks, the given models.
 
-Everything else stands in pyproject.toml. No solution is among it: tests/test_bundle.py searches the wheel.
+Everything else stands in pyproject.toml. No solution is among it: tests/tito/test_bundle.py looks.
 """
 
 import shutil

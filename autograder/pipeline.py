@@ -15,7 +15,7 @@ from autograder import folders
 def configure(c: Any) -> None:
     """Set nbgrader's converters to our preprocessors (`c`: the object of nbgrader_config.py)."""
     _mend_paths()
-    ours = "autograder.plugins."
+    ours = "autograder.gradebook.plugins."
     theirs = "nbgrader.preprocessors."
     # No CheckCellMetadata: the notebook is ours, rebuilt, and checking it twice took a third of the time.
     c.Autograde.sanitize_preprocessors = [
@@ -34,7 +34,7 @@ def configure(c: Any) -> None:
         ours + "HideTests",
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
-    c.ExchangeFactory.collect = "autograder.exchange.Collect"
+    c.ExchangeFactory.collect = "autograder.gradebook.exchange.Collect"
     c.ExportApp.plugin_class = ours + "ResultsExport"
     c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")

@@ -35,7 +35,7 @@ def seconds(work, repeats):
 
 def pictures():
     """Images (N, 3, 32, 32) uint8, labels, and where they are from."""
-    from autograder import datasets
+    from autograder.data import datasets
 
     try:
         train = datasets.load("cifar10", "train")

@@ -28,10 +28,12 @@ sys.path.insert(0, str(ROOT))
 import nbformat  # noqa: E402
 from nbgrader.api import Gradebook  # noqa: E402
 
-from autograder import execute, judging, recording, sandbox  # noqa: E402
+from autograder import sandbox  # noqa: E402
+from autograder.gradebook import judging, records  # noqa: E402
+from autograder.notebooks import execute  # noqa: E402
 from autograder.scratch import scratch_folder  # noqa: E402
 from tests import chaos, classes  # noqa: E402
-from tito import course as instructor  # noqa: E402
+from tito.instructor import grading as instructor  # noqa: E402
 
 CELL_S = 10.0  # a cell of these lessons takes less than one second
 
@@ -120,7 +122,7 @@ def cost_of_a_notebook(course: judging.Course, module: str) -> dict[str, float]:
     start = median(lambda: sandbox.run([sys.executable, "-I", "-S", "-c", "pass"], level=level))
     started = median(lambda: execute.run_notebook(empty, tinytorch_dir=package, level=level))
     ran = median(lambda: execute.run_notebook(whole, tinytorch_dir=package, level=level))
-    recorded = median(lambda: recording.write(course, module, known[:10])) / min(10, len(known))
+    recorded = median(lambda: records.write(course, module, known[:10])) / min(10, len(known))
     return {
         "start of a sandbox": start,
         "imports (two processes)": started - start,
@@ -178,7 +180,7 @@ def a_class(folder: Path, assignments: list[str], students: int, workers: int) -
 def tito_grade(course: judging.Course, assignments: list[str], workers: int) -> dict:
     """`tito grade` as a user runs it."""
     code = (
-        "import sys; from autograder import batch, judging, sandbox; from pathlib import Path\n"
+        "import sys; from autograder import sandbox; from autograder.gradebook import batch, judging; from pathlib import Path\n"
         f"course = judging.Course(Path({str(course.root)!r}), Path({str(course.package)!r}))\n"
         f"settings = judging.Settings(sandbox.choose(), cell_s={CELL_S})\n"
         "if __name__ == '__main__':\n"

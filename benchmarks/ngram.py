@@ -8,7 +8,7 @@ Each order mixes the tables of all shorter ones, from uniform up, by the rule of
 import math
 from collections import Counter, defaultdict
 
-from autograder.datasets import load_text
+from autograder.data.datasets import load_text
 
 CHARACTERS = 128  # of ASCII; TinyTalks has no other
 

@@ -13,7 +13,7 @@ from functools import partial  # noqa: E402, after the path is set
 
 from jupyter_cache.executors import utils  # noqa: E402
 
-from autograder.kernels import AsyncManager  # noqa: E402
+from autograder.notebooks.kernels import AsyncManager  # noqa: E402
 from tito import __version__  # noqa: E402
 
 # myst-nb starts its kernels by this function, which takes no setting of ours: over sockets, not ports

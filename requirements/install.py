@@ -120,7 +120,7 @@ def make(reason):
     if reason:
         say(f"{VENV} is made anew: {reason}")
         os.replace(str(VENV), str(OLD))
-    if subprocess.run([sys.executable, "-m", "tito.machine"]).returncode:  # it says first what cannot work
+    if subprocess.run([sys.executable, "-m", "tito.doctor"]).returncode:  # it says first what cannot work
         sys.exit(2)
     say(f"making {VENV} with Python {HERE}")
     try:

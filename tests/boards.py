@@ -8,8 +8,8 @@ import random
 import sys
 from pathlib import Path
 
-from autograder import rules
-from autograder.results import document, rules_hash
+from autograder.leaderboard.results_file import document, rules_hash
+from autograder.scoring import rules
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -116,8 +116,11 @@ def board(count=500, *, group="A", seed=1, reports=False):
 
 
 if __name__ == "__main__":
-    from autograder import leaderboard, results
+    from autograder import leaderboard
+    from autograder.leaderboard import results_file
 
     place = Path(sys.argv[1])
-    written, _ = results.write(board(int(sys.argv[2]) if len(sys.argv) > 2 else 500), place / "results.json")
+    written, _ = results_file.write(
+        board(int(sys.argv[2]) if len(sys.argv) > 2 else 500), place / "results.json"
+    )
     print(leaderboard.render(written, place / "leaderboard.html"))

@@ -21,11 +21,11 @@ import nbformat
 from nbgrader.api import Gradebook
 
 from autograder.course import Course
-from autograder.recording import load_record
+from autograder.gradebook.records import load_record
 from autograder.scratch import scratch_folder
 from tests.mutants import ROOT
 from tests.notebooks import answer, check, essay, notebook
-from tito import course as instructor
+from tito.instructor import grading as instructor
 
 LESSON = "01_tiny"
 SOURCE = notebook(

@@ -13,7 +13,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from autograder.course import Course
-from autograder.rebuild import grade_id, unsolved
+from autograder.notebooks.rebuild import grade_id, unsolved
 from tests.mutants import ROOT, grade, mutants, mutate
 
 CONFIG = """c = get_config()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("autograder", "tito")
-ROSTER = "autograder.roster"
+ROSTER = "autograder.term.roster"
 LONG, MANY = 40, 6  # lines of a function, parameters
 HANDWRITTEN = ("autograder", "tito", "tests", "benchmarks", "course")
 _NO_CODE = {

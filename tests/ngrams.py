@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autograder.datasets import Dialogue
-from autograder.tokenizer import CHUNK, Bpe, Tokenizer
+from autograder.data.datasets import Dialogue
+from autograder.data.tokenizer import CHUNK, Bpe, Tokenizer
 
 
 def train_bpe(text: str, n_merges: int) -> Bpe:

@@ -7,7 +7,7 @@ nbval kills its kernels, and who is killed removes none of the folders that a no
 
 from nbval import kernel
 
-from autograder.kernels import Manager
+from autograder.notebooks.kernels import Manager
 
 
 class _Asked(Manager):

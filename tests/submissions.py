@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from autograder.datasets import Split
+from autograder.data.datasets import Split
 
 TINYTORCH = '''"""A stand-in for a student's package: just enough for the worker."""
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder import ledger, recording, results
 from autograder.course import Course
+from autograder.gradebook import records
+from autograder.leaderboard import results_file
+from autograder.scoring import ledger
 from tests.small_course import Tito
 
 BEFORE = Path(__file__).parent / "fixtures" / "v0.1"
@@ -44,7 +46,7 @@ def workspace(tmp_path, monkeypatch):
 
 
 def test_its_gradebook_and_records_agree(course):
-    with Gradebook(recording.nbgrader_config(course).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(course).CourseDirectory.db_url) as gradebook:
         points = {
             (found.student.id, name): found.score
             for name in ("01_tiny", "vision")
@@ -52,7 +54,7 @@ def test_its_gradebook_and_records_agree(course):
         }
     assert points == {("ada", "01_tiny"): 5.0, ("ben", "01_tiny"): 2.0, ("ada", "vision"): 10.0}
     for student, assignment in points:
-        record = recording.load_record(course, student, assignment)
+        record = records.load_record(course, student, assignment)
         assert record is not None and record.points == points[student, assignment]
 
 
@@ -63,9 +65,9 @@ def test_its_ledger_is_whole(course):
 
 def test_its_results_are_read_and_exported_again(course, tito, monkeypatch):
     monkeypatch.chdir(course.root)
-    before = results.load(course.root / "results.json")
+    before = results_file.load(course.root / "results.json")
     tito("export")
-    after = results.load(course.root / "results.json")
+    after = results_file.load(course.root / "results.json")
     assert [(e["name"], e["track"], e["points"]) for e in after["entries"]] == [
         (e["name"], e["track"], e["points"]) for e in before["entries"]
     ]

@@ -28,7 +28,7 @@ INSIDE = set(
         "proxies.Untrusted",
         "proxies.Late",
         "student.OutOfTime",
-        "audit_datasets.DataError",
+        "audit_view.DataError",
         "staging.Invalid",
         "audit._Fault",
         "package.NotBuilt",

@@ -12,7 +12,8 @@ import pytest
 from autograder import needs
 from autograder.errors import Missing
 from tests import chaos
-from tito import bundle, cli
+from tito import cli
+from tito.build import bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = "torch-olympics[instructor]"
@@ -116,8 +117,8 @@ def test_a_gradebook_on_postgresql_without_psycopg(monkeypatch, capsys, course) 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_calendar_without_icalendar(monkeypatch, capsys, course, tmp_path) -> None:
     lack(monkeypatch, "icalendar")
-    monkeypatch.delitem(sys.modules, "autograder.calendar_file", raising=False)
-    monkeypatch.delattr("autograder.calendar_file", raising=False)  # another test may have imported it
+    monkeypatch.delitem(sys.modules, "autograder.term.calendar", raising=False)
+    monkeypatch.delattr("autograder.term.calendar", raising=False)  # another test may have imported it
     before = files(course)
     words = ("--weeks", "2", "--start", "2037-01-12", "--apply", "--course", course)
     said = refused(monkeypatch, capsys, "course", "schedule", *words, "--ics", tmp_path / "c.ics")

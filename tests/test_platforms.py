@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from small_course import release, solve
 
-from autograder import rules, sandbox
-from tito import olympics, workspace
+from autograder import sandbox
+from autograder.scoring import rules
+from tito.student import olympics, workspace
 
 WITHOUT_UNIX = """
 import builtins, os
@@ -59,7 +60,7 @@ def test_windows_has_no_library_without_a_name() -> None:
         "import ctypes, sys\n"
         "def refuse(name, **options): '/' in name\n"  # as CDLL itself does there: TypeError for None
         "ctypes.CDLL, sys.platform = refuse, 'win32'\n"
-        "import autograder.confine, autograder.sandbox; print(autograder.sandbox.available())"
+        "import autograder.sandbox.landlock, autograder.sandbox; print(autograder.sandbox.available())"
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert done.stdout == "()\n", done.stderr

@@ -19,7 +19,7 @@ import pytest
 import typer
 from nbgrader import utils
 
-from autograder import cells
+from autograder.notebooks import metadata
 from tito import cli, lazy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ def test_tito_itself_loads_no_command(started: Started, words: list[str], code: 
 
 def test_a_group_loads_no_other(started: Started) -> None:
     modules = started.tito("module", "--help")
-    others = {where.partition(":")[0] for where in cli.COMMANDS.values()} - {"tito.module"}
+    others = {where.partition(":")[0] for where in cli.COMMANDS.values()} - {"tito.student.module"}
     assert not modules & others
     assert "nbclient" not in modules, "what runs notebooks is loaded by the command that runs one"
 
@@ -111,13 +111,13 @@ def test_a_group_loads_no_other(started: Started) -> None:
     ("module", "most", "without"),
     [
         ("autograder.errors", 20, {"typing", "json"}),
-        ("autograder.roster", 120, {"nbformat", "numpy", *HEAVY}),
+        ("autograder.term.roster", 120, {"nbformat", "numpy", *HEAVY}),
         ("autograder.sandbox", 100, {"nbformat", "numpy", *HEAVY}),
-        ("autograder.judging", 500, HEAVY),
-        ("tito.notebook", 60, {"nbformat", "numpy", *HEAVY}),  # `%load_ext tito`
-        ("tito.checkpoints", 80, {"nbformat", "numpy", *HEAVY}),  # and in JupyterLab
-        ("autograder.verdict.student", 200, {"nbformat", *HEAVY}),
-        ("autograder.verdict.judge", 200, {"nbformat", *HEAVY}),
+        ("autograder.gradebook.judging", 500, HEAVY),
+        ("tito.notebook.session", 60, {"nbformat", "numpy", *HEAVY}),  # `%load_ext tito`
+        ("tito.notebook.checkpoints", 80, {"nbformat", "numpy", *HEAVY}),  # and in JupyterLab
+        ("autograder.notebooks.cells.student", 200, {"nbformat", *HEAVY}),
+        ("autograder.notebooks.cells.grader", 200, {"nbformat", *HEAVY}),
     ],
 )
 def test_a_part_is_light(started: Started, module: str, most: int, without: set[str]) -> None:
@@ -163,7 +163,7 @@ def test_what_a_cell_is_agrees_with_nbgrader() -> None:
     found = set()
     for path in [*ROOT.glob("source/*/*.ipynb"), *ROOT.glob("release/*/*.ipynb")]:
         for cell in nbformat.read(path, as_version=4).cells:
-            told = cells.is_grade(cell), cells.is_solution(cell)
+            told = metadata.is_grade(cell), metadata.is_solution(cell)
             assert told == (utils.is_grade(cell), utils.is_solution(cell)), path
             found.add(told)
     assert len(found) == 4, "cells of every kind were compared"
@@ -172,15 +172,15 @@ def test_what_a_cell_is_agrees_with_nbgrader() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["-c", "import tito.workspace"],
-        ["-c", "import autograder.kernels"],
+        ["-c", "import tito.student.workspace"],
+        ["-c", "import autograder.notebooks.kernels"],
         ["-m", "tito.jupyter", "nbgrader", "--version"],
         ["-m", "tito.jupyter", "jupyterlab", "--version"],
     ],
     ids=lambda words: words[-2],
 )
 def test_nbformat_builds_no_checker_of_addresses(started: Started, words: list[str]) -> None:
-    """Regression: tito.workspace imported nbformat before the package that keeps it quick."""
+    """Regression: tito.student.workspace imported nbformat before the package that keeps it quick."""
     modules = started(*words)
     assert "nbformat" in modules
     assert "lark" not in modules, "the grammar of rfc3987_syntax"

@@ -18,24 +18,24 @@ from autograder.errors import OlympicsError
 from tito import __version__, lazy
 
 COMMANDS = {
-    "lab": "tito.lab:lab",
-    "module": "tito.module:app",
-    "data": "tito.data:app",
-    "olympics": "tito.olympics:app",
-    "benchmark": "tito.benchmark:app",
-    "doctor": "tito.doctor:doctor",
-    "sandbox": "tito.sandbox:sandbox_command",
-    "course": "tito.teaching:app",
-    "release": "tito.course:release",
-    "collect": "tito.course:collect",
-    "grade": "tito.course:grade",
-    "explain": "tito.course:explain",
-    "similarity": "tito.course:similarity",
-    "feedback": "tito.course:feedback",
-    "export": "tito.board:export",
-    "leaderboard": "tito.board:pages",
-    "build": "tito.authoring:build_command",
-    "bundle": "tito.bundle:bundle",
+    "lab": "tito.student.lab:lab",
+    "module": "tito.student.module:app",
+    "data": "tito.student.data:app",
+    "olympics": "tito.student.olympics:app",
+    "benchmark": "tito.student.benchmark:app",
+    "doctor": "tito.doctor.command:doctor",
+    "sandbox": "tito.instructor.sandbox:sandbox_command",
+    "course": "tito.instructor.course:app",
+    "release": "tito.instructor.grading:release",
+    "collect": "tito.instructor.grading:collect",
+    "grade": "tito.instructor.grading:grade",
+    "explain": "tito.instructor.grading:explain",
+    "similarity": "tito.instructor.grading:similarity",
+    "feedback": "tito.instructor.grading:feedback",
+    "export": "tito.instructor.board:export",
+    "leaderboard": "tito.instructor.board:pages",
+    "build": "tito.build.build:build_command",
+    "bundle": "tito.build.bundle:bundle",
     "demo": "tito.demo:demo",
 }
 
@@ -69,11 +69,11 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
-    from tito import start, workspace
+    from tito.student import start, workspace
 
     place = None
     if results is not None:
-        from tito import published
+        from tito.student import published
 
         place = published.checked(results)
     made, added = workspace.init(path or workspace.here_or_new(), release)

@@ -22,15 +22,19 @@ import numpy as np
 import typer
 from nbformat import NotebookNode
 
-from autograder import batch, datasets, judging, leaderboard, recording, sandbox, tokenizer
+from autograder import leaderboard, sandbox
+from autograder.data import datasets, tokenizer
 from autograder.files import write_text
-from autograder.rebuild import grade_id
+from autograder.gradebook import batch, judging, records
+from autograder.notebooks.rebuild import grade_id
 from autograder.scratch import scratch_folder
-from tito import course as instructor
-from tito import machine, olympics, progress, workspace
-from tito.exporter import export_notebook, export_text, is_export
-from tito.names import MODULES, NAMES
-from tito.notebook import TitoError
+from tito import progress
+from tito.build.exporter import export_notebook, export_text, is_export
+from tito.build.names import MODULES, NAMES
+from tito.doctor import machine
+from tito.instructor import grading as instructor
+from tito.notebook.session import TitoError
+from tito.student import olympics, workspace
 
 _HEART = progress.Heart(lambda line: typer.echo(line, err=True))  # no step is silent for long
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -151,9 +155,9 @@ def publish(place: judging.Course) -> tuple[Path, Path]:
     """Export the course's results and make its leaderboard page."""
     from nbgrader.api import Gradebook
 
-    from autograder import export
+    from autograder.leaderboard import export
 
-    with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         results, _ = export.write(export.collect(place, gradebook), place.root / "results.json")
         export.write(export.collect(place, gradebook, names="id"), place.root / "grades.json")
     return results, leaderboard.render(results, place.root / "leaderboard.html")
@@ -180,7 +184,7 @@ def _enrol(place: judging.Course, students: Sequence[Student]) -> None:
     """The class into the gradebook, so that formgrader shows names."""
     from nbgrader.api import Gradebook
 
-    with Gradebook(recording.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         for student in students:
             gradebook.update_or_create_student(student.name, first_name=student.board, last_name="Demo")
 
@@ -389,7 +393,7 @@ def _stub(source: str) -> str:
 
 
 def _build() -> None:
-    from tito.authoring import build
+    from tito.build.build import build
 
     build(REPOSITORY, report=lambda line: _HEART.say(f"  {line}"))
 

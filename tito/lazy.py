@@ -1,7 +1,8 @@
 """Commands that are imported when they are called.
 
-`typer.Typer(cls=group({"lab": "tito.lab:lab", ...}))` names where each command lies: a function, or the
-typer.Typer of a group. Its line in the help is read from the source, so that a help imports nothing it lists.
+`typer.Typer(cls=group({"lab": "tito.student.lab:lab", ...}))` names where each command lies: a function,
+or the typer.Typer of a group. Its line in the help is read from the source, so that a
+help imports nothing it lists.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tito import boxes, notebook
+from tito.notebook import boxes, session
 
 REDRAW_SECONDS = 1.0
 # line, marker and colour tell the curves apart; the colours are Okabe and Ito's
@@ -44,7 +44,7 @@ class LivePlot:
     ) -> None:
         self.epochs, self.unit, self.per_item = epochs, unit, per_item
         self.history = _done(checkpoint)
-        self._live = notebook.watched() if live is None else live
+        self._live = session.watched() if live is None else live
         self._resumes = checkpoint is not None
         self._batches = self._items = 0  # of this run, in all its epochs
         self._pass_items = 0  # of the pass that runs, or ran last
@@ -251,4 +251,4 @@ def has_widgets() -> bool:
     """Whether widgets will be seen: in a kernel that a Jupyter server started, with ipywidgets."""
     from importlib.util import find_spec
 
-    return notebook.interactive() and find_spec("ipywidgets") is not None
+    return session.interactive() and find_spec("ipywidgets") is not None

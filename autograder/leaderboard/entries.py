@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autograder import rules
 from autograder.leaderboard import reports, wording
 from autograder.leaderboard.chart import Canvas, Scale, both, span
+from autograder.leaderboard.merge import machine
+from autograder.leaderboard.results_file import rules_hash
 from autograder.leaderboard.wording import plain, slug
-from autograder.merge import machine
-from autograder.results import rules_hash
+from autograder.scoring import rules
 
 DIMENSIONS = {
     "accuracy": "Accuracy", "speed": "Speed", "size": "Size", "quality": "Code quality",

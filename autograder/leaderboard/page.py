@@ -20,13 +20,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from autograder import rules
 from autograder.errors import GradingError
 from autograder.leaderboard import entries, tables, wording
 from autograder.leaderboard.chart import GLYPHS
 from autograder.leaderboard.ranking import numbered, sections
+from autograder.leaderboard.results_file import load
 from autograder.paths import LIBRARY, with_library
-from autograder.results import load
+from autograder.scoring import rules
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOK = LIBRARY / "course" / "leaderboard.ipynb"
@@ -76,7 +76,7 @@ def notebook_html(exported: Path, folder: str, notebook: Path = NOTEBOOK) -> str
     import nbformat
     from markdown_it import MarkdownIt
 
-    from autograder import kernels
+    from autograder.notebooks import kernels
 
     nb = nbformat.read(notebook, as_version=4)
     path = with_library(os.environ.get("PYTHONPATH"))

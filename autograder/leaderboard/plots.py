@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from autograder import rules
 from autograder.leaderboard import wording
 from autograder.leaderboard.chart import GLYPHS, Canvas, Scale, both, span
 from autograder.leaderboard.ranking import Section, competes
 from autograder.leaderboard.wording import Figure, name_html, plain, slug
+from autograder.scoring import rules
 
 # Records by track and data set: (label, figure of the y axis, figure of the x axis); a record that names one
 # of the two is a line.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder import rules
+from autograder.leaderboard.results_file import load
 from autograder.leaderboard.wording import slug
-from autograder.results import load
+from autograder.scoring import rules
 
 MEASURED = ("graded", "audited")  # the badges of entries that compete
 # What a track is ranked by after its gate, and whether less is better. Vision is ranked by points.

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from autograder import rules
 from autograder.leaderboard import history, plots, wording
+from autograder.leaderboard.merge import machine
 from autograder.leaderboard.ranking import Section, datasets, sections, sums
 from autograder.leaderboard.wording import Figure, name_html, slug
-from autograder.merge import machine
+from autograder.scoring import rules
 
 REASON_LENGTH = 200  # of an invalid entry; its page has all
 

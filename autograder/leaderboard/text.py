@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autograder import rules, scores, staging
 from autograder.leaderboard import wording
 from autograder.leaderboard.ranking import Section, sections
+from autograder.scoring import rules, scores, staging
 
 NAME = 28  # characters of a name
 _UNITS = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from autograder import rules
+from autograder.scoring import rules
 
 BADGES = {
     "audited": "graded, and its own training script, run again in the sandbox, made a model as good",

@@ -9,8 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-from autograder import rules, sandbox, scorer, staging
+from autograder import sandbox
 from autograder.files import write_text
+from autograder.scoring import rules, scorer, staging
 from autograder.scratch import scratch_folder
 
 HERE = Path(__file__).resolve().parent

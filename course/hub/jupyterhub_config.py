@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tito import lab
+from tito.student import lab
 
 COURSE = "olympics"  # the name given to `tito course init`
 INSTRUCTORS = {"teacher": "~teacher/olympics"}  # account: the course's folder

@@ -11,8 +11,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
-from autograder import leaderboard, results, rules
+from autograder import leaderboard
+from autograder.leaderboard import results_file
 from autograder.leaderboard.ranking import numbered
+from autograder.scoring import rules
 from tests import boards
 
 pytestmark = pytest.mark.browser
@@ -24,7 +26,7 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of 150 entries over all tracks, some of them hostile."""
     folder = tmp_path_factory.mktemp("board")
-    exported, _ = results.write(boards.board(150), folder / "results.json")
+    exported, _ = results_file.write(boards.board(150), folder / "results.json")
     return leaderboard.render(exported, folder / "leaderboard.html")
 
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from autograder.execute import CellResult, cell_results, package_below, run_notebook
-from autograder.rebuild import grade_id, rebuild, unsolved
+from autograder.notebooks.execute import CellResult, cell_results, package_below, run_notebook
+from autograder.notebooks.rebuild import grade_id, rebuild, unsolved
 from autograder.scratch import scratch_folder
 from tests.mutants.quick import run_quickly
-from tito.exporter import public_names
-from tito.lessons import Lesson, find_lessons
-from tito.names import MODULES
-from tito.package import package_init
+from tito.build.exporter import public_names
+from tito.build.lessons import Lesson, find_lessons
+from tito.build.names import MODULES
+from tito.build.package import package_init
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,7 +2,7 @@
 
 For the reference, the untouched release and every wrong solution: the rebuilt notebook is executed in a
 kernel by nbgrader's Execute preprocessor, without a sandbox, and judged by its rule; then by
-`autograder.execute`. They must give the same points, cell by cell. Exit status 1 where they do not.
+`autograder.notebooks.execute`. They must give the same points, cell by cell. Exit status 1 where they do not.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.preprocessors import Execute
 
-from autograder.execute import CellResult, cell_results, package_below, score_of_check
-from autograder.rebuild import rebuild, unsolved
+from autograder.notebooks.execute import CellResult, cell_results, package_below, score_of_check
+from autograder.notebooks.rebuild import rebuild, unsolved
 from autograder.scratch import scratch_folder
 from tests.mutants import ROOT, Mutant, grade, lessons, mutants, mutate
 

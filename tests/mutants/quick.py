@@ -1,8 +1,8 @@
 """Run a notebook's cells in a forked child with IPython's shell: judged alike, without a kernel's start.
 
 A kernel and its client take two seconds to start, a fork of a process that has NumPy and IPython loaded takes
-none. For our own wrong solutions only: there is no sandbox here. `tests/test_mutants.py` holds both ways
-against each other on the reference solutions.
+none. For our own wrong solutions only: there is no sandbox here. `test_mutants.py` holds both ways against
+each other on the reference solutions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from traitlets.config import Config
 
-from autograder.execute import score_of_check
+from autograder.notebooks.execute import score_of_check
 from autograder.scratch import scratch_folder
 
 matplotlib.use("Agg")

@@ -7,7 +7,7 @@ console.py     {console}: commands that run while the page is built; {not-run}: 
 scratch.py     the folders in which they run
 commands.py    {commands}: every command with its --help
 messages.py    {message}: an error message, checked against the source that prints it
-scoring.py     rules, worked examples and the calculator, from autograder.rules and autograder.scores
+scoring.py     rules, worked examples and the calculator, from rules and scores of autograder.scoring
 links.py       every link of the built pages, checked when the build ends
 """
 

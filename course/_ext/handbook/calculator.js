@@ -1,4 +1,4 @@
-// Scores and points of one entry: the same arithmetic as autograder/scores.py, which a test compares it with.
+// Scores and points of one entry: the same arithmetic as autograder/scoring/scores.py, which a test compares it with.
 "use strict";
 
 // The score 0..1 of a figure: piecewise linear through the ramp's points, clamped at both ends.

@@ -17,7 +17,7 @@ nothing else of the output is changed.
 
 {goes-into} is a piece of a file: it is put there, before or behind the line that starts so.
 
-    ```{goes-into} autograder/rules.py
+    ```{goes-into} autograder/scoring/rules.py
     :behind: TRACKS
     "noisy": ...
     ```
@@ -47,7 +47,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from autograder import leash
 from autograder.scratch import Folder
-from tito import notebook
+from tito.notebook import session
 
 from . import scratch
 
@@ -116,7 +116,7 @@ class Place:
                 if last or _PORT_TAKEN not in log.read_text(encoding="utf-8", errors="replace"):
                     raise
             finally:
-                notebook.stop(process, 2 * leash.PATIENCE_S)
+                session.stop(process, 2 * leash.PATIENCE_S)
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         before = next((i for i, line in enumerate(said) if line.startswith("[")), len(said))
         return shown("\n".join(said[:before]), self.home), f"{found['root']}{found['path']}"

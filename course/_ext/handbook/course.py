@@ -11,10 +11,10 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from autograder import rules
-from tito.exporter import public_names
-from tito.lessons import Lesson, find_lessons
-from tito.names import MODULES, NAMES
+from autograder.scoring import rules
+from tito.build.exporter import public_names
+from tito.build.lessons import Lesson, find_lessons
+from tito.build.names import MODULES, NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 

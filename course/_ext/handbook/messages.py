@@ -1,6 +1,6 @@
 """{message}: an error message in the book, checked against the source that prints it.
 
-    ```{message} autograder/client.py
+    ```{message} autograder/scoring/client.py
     time limit: no answer within … s
     ```
 

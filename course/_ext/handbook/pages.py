@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -20,33 +21,6 @@ from .scoring import rules_page
 
 COURSE = ROOT / "course"
 MADE = "<!-- made by course/_ext/handbook/pages.py when the book is built -->\n"
-# autograder's modules by what they are for; one that is named nowhere comes under "More"
-API = {
-    "Rules and scores": ("rules", "scores", "quality", "linters"),
-    "Data": ("datasets", "tinytalks", "tokenizer", "tokens", "language"),
-    "Measuring a track": (
-        "scorer",
-        "tracks",
-        "measure",
-        "client",
-        "staging",
-        "audit",
-        "audit_datasets",
-        "ledger",
-    ),
-    "Grading notebooks": (
-        "batch",
-        "judging",
-        "rebuild",
-        "execute",
-        "recording",
-        "deadlines",
-        "plugins",
-        "pipeline",
-    ),
-    "The sandbox": ("sandbox", "supervisor", "confine", "cgroup", "disk", "selftest", "worker", "protocol"),
-    "Results": ("export", "leaderboard", "hashes"),
-}
 
 
 def write_pages(app: Any, config: Any) -> None:
@@ -179,26 +153,36 @@ def _names(module: str, names: list[str]) -> str:
 
 
 def api_pages() -> dict[str, str]:
-    """One page a module: tinytorch in the order of the lessons, autograder by what it is for."""
+    """One page a module: tinytorch in the order of the lessons, autograder room by room."""
     pages = {}
     for outline in lessons():
         module = outline.name.partition("_")[2]
         head = f"# tinytorch.{module}\n\nBuilt in [{label(outline.name)}](../lessons/{outline.name}.md).\n\n"
         pages[f"api/{module}.md"] = head + _automodule(f"tinytorch.{module}")
-    for modules in api_groups().values():
-        for module in modules:
-            pages[f"api/autograder-{module}.md"] = f"# autograder.{module}\n\n" + _automodule(
-                f"autograder.{module}"
-            )
+    for modules in rooms().values():
+        for name in modules:
+            pages[f"api/{_page(name)}.md"] = f"# {name}\n\n" + _automodule(name)
     return pages
 
 
-def api_groups() -> dict[str, list[str]]:
-    """autograder's modules by group, those that exist."""
-    there = sorted(path.stem for path in (ROOT / "autograder").glob("*.py") if not path.stem.startswith("_"))
-    groups = {title: [name for name in names if name in there] for title, names in API.items()}
-    rest = [name for name in there if not any(name in names for names in groups.values())]
-    return {**groups, **({"More": rest} if rest else {})}
+def rooms() -> dict[str, dict[str, str]]:
+    """autograder's folders by the first line of each, with the dotted names of its modules and their first line."""
+    found: dict[str, dict[str, str]] = {}
+    for folder in sorted(path.parent for path in (ROOT / "autograder").rglob("__init__.py")):
+        dotted = ".".join(folder.relative_to(ROOT).parts)
+        modules = {f"{dotted}.{path.stem}": path for path in sorted(folder.glob("[!_]*.py"))}
+        title = f"{dotted}: {_first_line(folder / '__init__.py')}"
+        modules[dotted] = folder / "__init__.py"
+        found[title] = {name: _first_line(modules[name]) for name in sorted(modules)}
+    return found
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def _page(dotted: str) -> str:
+    return dotted.replace(".", "-")
 
 
 def _automodule(name: str) -> str:
@@ -257,7 +241,7 @@ class TrackTable(SphinxDirective):
     """The four tracks: task, gate, record."""
 
     def run(self) -> list[nodes.Node]:
-        from autograder import rules
+        from autograder.scoring import rules
 
         rows = ["| track | task | gate | record to beat |", "|---|---|---|---|"]
         rows += [
@@ -273,20 +257,17 @@ class ApiTable(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        package = self.arguments[0]
-        if package == "tinytorch":
-            groups = {"": [outline.name.partition("_")[2] for outline in lessons()]}
+        if self.arguments[0] == "tinytorch":
+            names = [outline.name.partition("_")[2] for outline in lessons()]
+            groups = {"": {name: _first_line(ROOT / "tinytorch" / f"{name}.py") for name in names}}
         else:
-            groups = api_groups()
+            groups = rooms()
         text = []
         for title, modules in groups.items():
             text += [f"**{title}**", ""] if title else []
             text += ["| module | holds |", "|---|---|"]
-            for module in modules:
-                page = module if package == "tinytorch" else f"autograder-{module}"
-                path = ROOT / package / f"{module}.py"
-                doc = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
-                text.append(f"| [{module}]({page}.md) | {doc[0] if doc else ''} |".replace("<", "&lt;"))
+            for name, line in modules.items():
+                text.append(f"| [{name}]({_page(name)}.md) | {line} |".replace("<", "&lt;"))
             text.append("")
         return self.parse_text_to_nodes("\n".join(text))
 

@@ -1,4 +1,4 @@
-"""{track-rules}, {worked-example}, {calculator}: numbers from autograder.rules and autograder.scores."""
+"""{track-rules}, {worked-example}, {calculator}: numbers from rules and scores of autograder.scoring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from autograder import rules, scores
+from autograder.scoring import rules, scores
 
 from .course import ROOT
 
@@ -53,7 +53,7 @@ def example(track: str) -> str:
     scored = scores.score(rule, entry.dataset, entry.figures, quality=entry.quality, gates=entry.gates)
     if scored.total != entry.total:
         raise ValueError(
-            f"course/entries/{track}/result.json says {entry.total}, autograder.scores says {scored.total}: "
+            f"course/entries/{track}/result.json says {entry.total}, the rules say {scored.total}: "
             "measure the entry again with `tito olympics retime`"
         )
     lines = ["| dimension | measured | score | points |", "|---|---|---|---|"]
@@ -199,7 +199,7 @@ class _Markdown(SphinxDirective):
     make = staticmethod(rules_page)
 
     def run(self) -> list[nodes.Node]:
-        for file in ("autograder/rules.py", "autograder/scores.py"):
+        for file in ("autograder/scoring/rules.py", "autograder/scoring/scores.py"):
             self.env.note_dependency(str(ROOT / file))
         return self.parse_text_to_nodes(type(self).make(self.arguments[0]), allow_section_headings=True)
 

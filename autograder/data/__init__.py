@@ -1,0 +1,1 @@
+"""The data sets, the tokenizer of the tracks, and what a training script sees of them while it is audited."""

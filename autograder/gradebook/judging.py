@@ -1,0 +1,317 @@
+"""Judge one submission: rebuilt from ours and run in the sandbox (modules), or measured (tracks).
+
+A judgement is a JSON file named by the hash of submission, assignment and grader, so that nothing is judged
+twice and a killed run goes on where it stopped. One submission's crash, hang or garbage is one student's
+result, never anyone else's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import os
+import secrets
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from autograder import files
+from autograder.course import Course, Settings
+from autograder.errors import GradingError, command
+from autograder.hashes import digest, text_hash
+from autograder.notebooks import execute
+from autograder.notebooks.execute import CellResult
+from autograder.notebooks.metadata import is_grade, is_solution
+from autograder.notebooks.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
+from autograder.paths import AUTOGRADER
+from autograder.scoring import rules, scorer
+
+DIMENSIONS = (*rules.DIMENSIONS,)
+
+
+@dataclass
+class Judgement:
+    """What grading found out about one submission, in JSON types; `notebook` is the executed notebook."""
+
+    student: str
+    assignment: str
+    key: str
+    level: str
+    cells: list[CellResult]
+    notes: list[str] = field(default_factory=list)
+    stopped: str = ""
+    seconds: float = 0.0
+    date: str = ""
+    submitted: str = ""  # nbgrader's time of submission
+    track: dict[str, Any] | None = None
+    notebook: NotebookNode | None = None
+    hashes: dict[str, str] = field(default_factory=dict)  # of submission, assignment, grader, ...: its key
+
+    @property
+    def points(self) -> float:
+        """Points so far: cells that a person has to grade count 0."""
+        return sum(cell.points or 0.0 for cell in self.cells)
+
+    @property
+    def max_points(self) -> float:
+        return sum(cell.max_points for cell in self.cells)
+
+    @property
+    def lost(self) -> list[str]:
+        """Why points were lost, a line a graded cell."""
+        return [
+            f"{c.grade_id}: {c.reason or 'a person grades this cell'}"
+            for c in self.cells
+            if c.points is None or c.points < c.max_points
+        ]
+
+
+def judge(
+    course: Course,
+    student: str,
+    assignment: str,
+    settings: Settings,
+    *,
+    force: bool = False,
+    keep: bool = True,
+    hashes: dict[str, str] | None = None,
+) -> Judgement:
+    """Judge one submission, or find the judgement of the same submission by the same grader.
+
+    hashes: where they are known, those of `hashes_of`. The judgement is on disk when this returns, unless it
+    is not to be kept.
+    """
+    hashes = hashes or hashes_of(course, student, assignment, assignment_hashes(course, assignment, settings))
+    key = key_of(student, assignment, hashes)
+    folder, path = course.submitted(student, assignment), path_of(course, key)
+    if path.exists() and not force:
+        return found(course, student, assignment, key)
+    source, release = _ours(course, assignment)
+    try:
+        submitted, notes = read_submission(folder / f"{assignment}.ipynb"), []
+    except NotANotebook as error:
+        submitted, notes = None, [str(error)]
+    nb = rebuild(unsolved(source, release), submitted, keep_outputs=assignment in rules.TRACKS)
+    notes += nb.metadata[NOTES]
+    track = None
+    if assignment in rules.TRACKS:
+        result = scorer.score(
+            assignment,
+            folder,
+            rules.track(assignment).dataset(settings.dataset),
+            "private",
+            level=settings.level,
+            secret=course.secret(),
+        )
+        track = result.to_dict()
+        apply_scores(nb, track)
+        stopped = "" if result.valid else "; ".join(result.reasons)
+        seconds = 0.0
+    else:
+        nb = execute.run_notebook(
+            nb,
+            tinytorch_dir=package(course, assignment),
+            level=settings.level,
+            limits=settings.limits,
+            cell_s=settings.cell_s,
+        )
+        run = nb.metadata[execute.RUN]
+        stopped, seconds = run["stopped"], run["seconds"]
+    cells = execute.cell_results(nb)
+    if submitted is None:
+        cells = [CellResult(c.grade_id, 0.0, c.max_points, notes[0]) for c in cells]
+    stamp = submitted_at(course, student, assignment)
+    judgement = Judgement(
+        student,
+        assignment,
+        key,
+        settings.level,
+        cells,
+        notes,
+        stopped,
+        seconds,
+        _now(),
+        stamp,
+        track,
+        nb,
+        hashes,
+    )
+    if keep:
+        save_judgement(path, judgement)
+    return judgement
+
+
+def replay(course: Course, student: str, assignment: str, settings: Settings) -> tuple[Judgement, list[str]]:
+    """Judge a stored submission once more, leaving all as it is; what differs from its record, in lines.
+
+    Raises GradingError where it has no record.
+    """
+    from autograder.gradebook.records import load_record
+
+    record = load_record(course, student, assignment)
+    if record is None:
+        first = command("tito", "grade", assignment)
+        raise GradingError(f"{student} has no graded {assignment}: run {first} first")
+    again = judge(course, student, assignment, settings, force=True, keep=False)
+    differences = [
+        f"{name}: another than when it was graded ({record.hashes.get(name, 'none')[:8]}, now {now[:8]})"
+        for name, now in again.hashes.items()
+        if record.hashes.get(name) != now
+    ]
+    before = {cell.grade_id: cell for cell in record.cells}
+    for cell in again.cells:
+        was = before.get(cell.grade_id)
+        if was is None or was.points != cell.points:
+            then = "no such cell" if was is None else f"{was.points:g} of {was.max_points:g}"
+            differences.append(f"{cell.grade_id}: {then} then, {cell.points:g} of {cell.max_points:g} now")
+    return again, differences
+
+
+def path_of(course: Course, key: str) -> Path:
+    """Where the judgement of this key is, or will be."""
+    return course.grading / "judged" / f"{key}.json"
+
+
+def found(course: Course, student: str, assignment: str, key: str) -> Judgement:
+    """The judgement of this key, as this student's: who hands in the same bytes shares it."""
+    judgement = load_judgement(path_of(course, key))
+    judgement.student = student
+    judgement.submitted = submitted_at(course, student, assignment)
+    return judgement
+
+
+def apply_scores(nb: NotebookNode, result: dict[str, Any]) -> None:
+    """Put the trusted scorer's figures in place of the results of a track's grade cells.
+
+    nbgrader reads the first plain number as the score; numbers are Python floats within the cell's points.
+    """
+    for cell in nb.cells:
+        if not is_grade(cell) or is_solution(cell):
+            continue
+        dimension = dimension_of(str(grade_id(cell)))
+        if cell.cell_type != "code" or dimension is None:
+            continue
+        if not result["valid"]:
+            reason = "; ".join(result["reasons"]) or "the submission could not be measured"
+            error = nbformat.v4.new_output(
+                "error", ename="Invalid", evalue=f"INVALID: {reason}", traceback=[f"INVALID: {reason}"]
+            )
+            cell.outputs = [error]
+            continue
+        most = float(cell.metadata.nbgrader["points"])
+        share = min(1.0, max(0.0, float(result["scores"].get(dimension, 0.0))))
+        starts = "code quality" if dimension == "quality" else dimension
+        lines = [line for line in result["reasons"] if line.startswith(starts)]
+        cell.outputs = (
+            [nbformat.v4.new_output("stream", name="stdout", text="\n".join(lines) + "\n")] if lines else []
+        )
+        cell.outputs.append(
+            nbformat.v4.new_output(
+                "execute_result", execution_count=1, data={"text/plain": repr(round(share * most, 2))}
+            )
+        )
+
+
+def dimension_of(name: str) -> str | None:
+    """The scored dimension that a track's grade cell stands for, by its grade_id."""
+    return next((dimension for dimension in DIMENSIONS if dimension in name), None)
+
+
+def save_judgement(path: Path, judgement: Judgement) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, plain_judgement(judgement, notebook=True))
+
+
+def load_judgement(path: Path) -> Judgement:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data.pop("schema", None)
+    data["cells"] = [CellResult(**cell) for cell in data["cells"]]
+    if data.get("notebook") is not None:
+        data["notebook"] = nbformat.from_dict(data["notebook"])
+    return Judgement(**data)
+
+
+def plain_judgement(judgement: Judgement, *, notebook: bool) -> dict[str, Any]:
+    data = {**vars(judgement), "cells": [asdict(cell) for cell in judgement.cells]}
+    if not notebook:
+        data.pop("notebook")
+    return data
+
+
+def write_json(path: Path, data: Any) -> None:
+    files.write_text(path, json.dumps(data))
+
+
+def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode | None]:
+    source = nbformat.read(course.source(assignment), as_version=4)
+    release = course.root / "release" / assignment / f"{assignment}.ipynb"
+    return source, nbformat.read(release, as_version=4) if release.is_file() else None
+
+
+def package(course: Course, assignment: str) -> Path:
+    """The reference package for the modules below; a copy a version, made once."""
+    lessons = sorted(path.name for path in (course.root / "source").iterdir() if path.name[:2].isdigit())
+    target = course.grading / "packages" / f"{assignment}-{digest(course.package)[:16]}"
+    if not target.exists():
+        part = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        execute.package_below(course.package, assignment, lessons, part)
+        try:
+            part.rename(target)
+        except OSError:  # another worker was faster; its copy is the same
+            shutil.rmtree(part)
+    return target
+
+
+def assignment_hashes(course: Course, assignment: str, settings: Settings) -> dict[str, str]:
+    """Hashes of all that judges an assignment, whoever hands it in: grader, notebook, package, limits."""
+    if assignment in rules.TRACKS:
+        about, limits = "data", settings.dataset
+    else:
+        about, limits = "package", json.dumps([settings.cell_s, asdict(settings.limits)])
+    return {
+        "grader": grader_hash(),
+        "assignment": digest(course.source(assignment).parent, course.root / "release" / assignment),
+        about: digest(course.package) if about == "package" else text_hash(settings.dataset),
+        "settings": text_hash(execute.VERSION, settings.level, sys.version, limits),
+    }
+
+
+def hashes_of(course: Course, student: str, assignment: str, common: dict[str, str]) -> dict[str, str]:
+    """Those of `assignment_hashes` with the submission's."""
+    return {**common, "submission": digest(course.submitted(student, assignment))}
+
+
+def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
+    """The name of a judgement. A track's order and noise are drawn for each student; a lesson is the same."""
+    return text_hash(assignment, student if assignment in rules.TRACKS else "", *sorted(hashes.values()))[:40]
+
+
+@functools.cache
+def grader_hash() -> str:
+    """The hash of the grader's own code."""
+    return digest(AUTOGRADER, pattern="*.py")
+
+
+def submitted_at(course: Course, student: str, assignment: str) -> str:
+    """nbgrader's time of submission; "" where the file is not a readable one (it would stop the batch)."""
+    from nbgrader.utils import parse_utc
+
+    path = course.submitted(student, assignment) / "timestamp.txt"
+    if path.is_symlink() or not path.is_file():
+        return ""
+    text = path.read_bytes()[:100].decode("utf-8", "replace").strip()
+    try:
+        parse_utc(text)
+    except (ValueError, AttributeError, TypeError, OverflowError):
+        return ""
+    return text
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""A submitted notebook: rebuilt, executed in the sandbox, its graded cells judged outside."""

@@ -1,0 +1,1 @@
+"""A course's weeks: schedule, roster, due dates, marks, the course grade."""

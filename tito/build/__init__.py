@@ -1,0 +1,1 @@
+"""From the lessons that authors write to what users get: notebooks, package, bundle."""

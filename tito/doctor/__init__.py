@@ -1,0 +1,1 @@
+"""What the course asks of a machine, and what `tito doctor` says of it."""

@@ -1,0 +1,1 @@
+"""What `%load_ext tito` does in a notebook: the workspace, checkpoints, results in boxes."""

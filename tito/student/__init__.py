@@ -1,0 +1,1 @@
+"""The commands that students type, and their workspace."""
