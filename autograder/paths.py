@@ -12,6 +12,7 @@ from pathlib import Path
 AUTOGRADER = Path(__file__).resolve().parent
 LIBRARY = AUTOGRADER.parent  # what holds autograder/ and tito/: a clone's root, or site-packages
 TITO = LIBRARY / "tito"
+TEMPLATES = TITO / "templates"  # what `tito course` and `tito olympics init` begin with
 ENTRIES = (LIBRARY / "course" / "entries", AUTOGRADER / "entries")  # a clone's, a wheel's
 
 

@@ -35,7 +35,7 @@ def configure(c: Any) -> None:
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
     c.ExchangeFactory.collect = "autograder.gradebook.exchange.Collect"
-    c.ExportApp.plugin_class = ours + "ResultsExport"
+    c.ExportApp.plugin_class = "autograder.leaderboard.plugin.ResultsExport"
     c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")
     if isinstance(root, str):

@@ -180,7 +180,8 @@ def a_class(folder: Path, assignments: list[str], students: int, workers: int) -
 def tito_grade(course: judging.Course, assignments: list[str], workers: int) -> dict:
     """`tito grade` as a user runs it."""
     code = (
-        "import sys; from autograder import sandbox; from autograder.gradebook import batch, judging; from pathlib import Path\n"
+        "import sys; from pathlib import Path; from autograder import sandbox\n"
+        "from autograder.gradebook import batch, judging\n"
         f"course = judging.Course(Path({str(course.root)!r}), Path({str(course.package)!r}))\n"
         f"settings = judging.Settings(sandbox.choose(), cell_s={CELL_S})\n"
         "if __name__ == '__main__':\n"

@@ -198,7 +198,7 @@ def test_the_names_of_an_extra_are_those_of_pyproject():
 
 
 def test_every_page_for_instructors_names_their_extra():
-    named = ("README.md", "course/grading.md", "course/hub/jupyterhub_config.py", "tito/build/bundle.py")
+    named = ("README.md", "course/grading.md", "course/hub/jupyterhub_config.py", "tito/instructor/bundle.py")
     pages = [*(ROOT / "course" / "instructor").glob("*.md"), *(ROOT / name for name in named)]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
     assert [name for name, text in texts.items() if "torch-olympics[instructor]" not in text] == []

@@ -114,7 +114,7 @@ def test_a_group_loads_no_other(started: Started) -> None:
         ("autograder.term.roster", 120, {"nbformat", "numpy", *HEAVY}),
         ("autograder.sandbox", 100, {"nbformat", "numpy", *HEAVY}),
         ("autograder.gradebook.judging", 500, HEAVY),
-        ("tito.notebook.session", 60, {"nbformat", "numpy", *HEAVY}),  # `%load_ext tito`
+        ("tito.session", 60, {"nbformat", "numpy", *HEAVY}),  # `%load_ext tito`
         ("tito.notebook.checkpoints", 80, {"nbformat", "numpy", *HEAVY}),  # and in JupyterLab
         ("autograder.notebooks.cells.student", 200, {"nbformat", *HEAVY}),
         ("autograder.notebooks.cells.grader", 200, {"nbformat", *HEAVY}),

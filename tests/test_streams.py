@@ -12,7 +12,7 @@ import pytest
 from autograder import home
 from autograder.errors import Missing
 from tito import cli
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import olympics
 
 ROOT = Path(__file__).resolve().parents[1]

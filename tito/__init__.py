@@ -11,6 +11,6 @@ __version__ = "0.1.0"
 
 def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext tito` calls."""
-    from tito.notebook.session import load
+    from tito.notebook.magic import load
 
     load(shell)

@@ -35,7 +35,7 @@ COMMANDS = {
     "export": "tito.instructor.board:export",
     "leaderboard": "tito.instructor.board:pages",
     "build": "tito.build.build:build_command",
-    "bundle": "tito.build.bundle:bundle",
+    "bundle": "tito.instructor.bundle:bundle",
     "demo": "tito.demo:demo",
 }
 
@@ -69,14 +69,14 @@ def init(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Make a workspace with the released notebooks, or add the new ones to yours; replaces none."""
-    from tito.student import start, workspace
+    from tito.student import places, start, workspace
 
     place = None
     if results is not None:
         from tito.student import published
 
         place = published.checked(results)
-    made, added = workspace.init(path or workspace.here_or_new(), release)
+    made, added = workspace.init(path or places.here_or_new(), release)
     if place is not None:
         made.keep("results", place)
     start.refresh(made)

@@ -29,11 +29,11 @@ from autograder.gradebook import batch, judging, records
 from autograder.notebooks.rebuild import grade_id
 from autograder.scratch import scratch_folder
 from tito import progress
-from tito.build.exporter import export_notebook, export_text, is_export
-from tito.build.names import MODULES, NAMES
 from tito.doctor import machine
+from tito.errors import TitoError
 from tito.instructor import grading as instructor
-from tito.notebook.session import TitoError
+from tito.package.exporter import export_notebook, export_text, is_export
+from tito.package.names import MODULES, NAMES
 from tito.student import olympics, workspace
 
 _HEART = progress.Heart(lambda line: typer.echo(line, err=True))  # no step is silent for long

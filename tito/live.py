@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tito.notebook import boxes, session
+from tito import boxes, session
 
 REDRAW_SECONDS = 1.0
 # line, marker and colour tell the curves apart; the colours are Okabe and Ito's

@@ -31,7 +31,7 @@ from nbgrader.api import Gradebook
 
 from autograder.course import Course
 from autograder.errors import GradingError
-from autograder.gradebook.judging import Judgement
+from autograder.gradebook.judgement import Judgement
 
 FILE = Path("course", "deadlines.toml")
 DAY_S = 86_400

@@ -14,16 +14,15 @@ import os
 import secrets
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from autograder import files
 from autograder.course import Course, Settings
-from autograder.errors import GradingError, command
+from autograder.gradebook.judgement import Judgement, load_judgement, save_judgement, submitted_at
 from autograder.hashes import digest, text_hash
 from autograder.notebooks import execute
 from autograder.notebooks.execute import CellResult
@@ -33,43 +32,6 @@ from autograder.paths import AUTOGRADER
 from autograder.scoring import rules, scorer
 
 DIMENSIONS = (*rules.DIMENSIONS,)
-
-
-@dataclass
-class Judgement:
-    """What grading found out about one submission, in JSON types; `notebook` is the executed notebook."""
-
-    student: str
-    assignment: str
-    key: str
-    level: str
-    cells: list[CellResult]
-    notes: list[str] = field(default_factory=list)
-    stopped: str = ""
-    seconds: float = 0.0
-    date: str = ""
-    submitted: str = ""  # nbgrader's time of submission
-    track: dict[str, Any] | None = None
-    notebook: NotebookNode | None = None
-    hashes: dict[str, str] = field(default_factory=dict)  # of submission, assignment, grader, ...: its key
-
-    @property
-    def points(self) -> float:
-        """Points so far: cells that a person has to grade count 0."""
-        return sum(cell.points or 0.0 for cell in self.cells)
-
-    @property
-    def max_points(self) -> float:
-        return sum(cell.max_points for cell in self.cells)
-
-    @property
-    def lost(self) -> list[str]:
-        """Why points were lost, a line a graded cell."""
-        return [
-            f"{c.grade_id}: {c.reason or 'a person grades this cell'}"
-            for c in self.cells
-            if c.points is None or c.points < c.max_points
-        ]
 
 
 def judge(
@@ -147,32 +109,6 @@ def judge(
     return judgement
 
 
-def replay(course: Course, student: str, assignment: str, settings: Settings) -> tuple[Judgement, list[str]]:
-    """Judge a stored submission once more, leaving all as it is; what differs from its record, in lines.
-
-    Raises GradingError where it has no record.
-    """
-    from autograder.gradebook.records import load_record
-
-    record = load_record(course, student, assignment)
-    if record is None:
-        first = command("tito", "grade", assignment)
-        raise GradingError(f"{student} has no graded {assignment}: run {first} first")
-    again = judge(course, student, assignment, settings, force=True, keep=False)
-    differences = [
-        f"{name}: another than when it was graded ({record.hashes.get(name, 'none')[:8]}, now {now[:8]})"
-        for name, now in again.hashes.items()
-        if record.hashes.get(name) != now
-    ]
-    before = {cell.grade_id: cell for cell in record.cells}
-    for cell in again.cells:
-        was = before.get(cell.grade_id)
-        if was is None or was.points != cell.points:
-            then = "no such cell" if was is None else f"{was.points:g} of {was.max_points:g}"
-            differences.append(f"{cell.grade_id}: {then} then, {cell.points:g} of {cell.max_points:g} now")
-    return again, differences
-
-
 def path_of(course: Course, key: str) -> Path:
     """Where the judgement of this key is, or will be."""
     return course.grading / "judged" / f"{key}.json"
@@ -223,31 +159,6 @@ def dimension_of(name: str) -> str | None:
     return next((dimension for dimension in DIMENSIONS if dimension in name), None)
 
 
-def save_judgement(path: Path, judgement: Judgement) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, plain_judgement(judgement, notebook=True))
-
-
-def load_judgement(path: Path) -> Judgement:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    data.pop("schema", None)
-    data["cells"] = [CellResult(**cell) for cell in data["cells"]]
-    if data.get("notebook") is not None:
-        data["notebook"] = nbformat.from_dict(data["notebook"])
-    return Judgement(**data)
-
-
-def plain_judgement(judgement: Judgement, *, notebook: bool) -> dict[str, Any]:
-    data = {**vars(judgement), "cells": [asdict(cell) for cell in judgement.cells]}
-    if not notebook:
-        data.pop("notebook")
-    return data
-
-
-def write_json(path: Path, data: Any) -> None:
-    files.write_text(path, json.dumps(data))
-
-
 def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode | None]:
     source = nbformat.read(course.source(assignment), as_version=4)
     release = course.root / "release" / assignment / f"{assignment}.ipynb"
@@ -296,21 +207,6 @@ def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
 def grader_hash() -> str:
     """The hash of the grader's own code."""
     return digest(AUTOGRADER, pattern="*.py")
-
-
-def submitted_at(course: Course, student: str, assignment: str) -> str:
-    """nbgrader's time of submission; "" where the file is not a readable one (it would stop the batch)."""
-    from nbgrader.utils import parse_utc
-
-    path = course.submitted(student, assignment) / "timestamp.txt"
-    if path.is_symlink() or not path.is_file():
-        return ""
-    text = path.read_bytes()[:100].decode("utf-8", "replace").strip()
-    try:
-        parse_utc(text)
-    except (ValueError, AttributeError, TypeError, OverflowError):
-        return ""
-    return text
 
 
 def _now() -> str:

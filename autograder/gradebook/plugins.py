@@ -1,4 +1,4 @@
-"""What nbgrader loads from us: grading in the sandbox, feedback without hidden tests, and the results export.
+"""What nbgrader loads from us: grading in the sandbox, feedback without hidden tests, what lateness costs.
 
 `autograder.pipeline.configure` switches them on.
 """
@@ -11,8 +11,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook
-from nbgrader.plugins import ExportPlugin, LateSubmissionPlugin
+from nbgrader.plugins import LateSubmissionPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Unicode
 
@@ -132,25 +131,3 @@ class LatePenalty(LateSubmissionPlugin):  # type: ignore[misc]
         from autograder.gradebook import deadlines
 
         return deadlines.load(Path(self.course or Path.cwd())).penalty(score, total_seconds_late)
-
-
-class ResultsExport(ExportPlugin):  # type: ignore[misc]
-    """`nbgrader export` and `tito export`: results.json (checked against its schema) and results.csv."""
-
-    course = Unicode("", help="The course folder.").tag(config=True)
-    names = Unicode("pseudonym", help="pseudonym (for a public board) or id (for the course).").tag(
-        config=True
-    )
-
-    def export(self, gradebook: Gradebook) -> None:
-        """Write results.json and .csv to `to`, a folder or a .json file name."""
-        from autograder.gradebook import judging
-        from autograder.leaderboard import export
-
-        course = judging.Course.at(self.course or Path.cwd())
-        export.write(
-            export.collect(
-                course, gradebook, names=self.names, students=self.student, assignments=self.assignment
-            ),
-            Path(self.to or course.root / "results.json"),
-        )

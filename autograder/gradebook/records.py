@@ -25,7 +25,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from autograder.course import Course
 from autograder.errors import GradingError
 from autograder.gradebook import deadlines
-from autograder.gradebook.judging import Judgement, load_judgement, plain_judgement, submitted_at, write_json
+from autograder.gradebook.judgement import (
+    Judgement,
+    load_judgement,
+    plain_judgement,
+    submitted_at,
+    write_json,
+)
 from autograder.needs import need
 from autograder.pipeline import configure
 from autograder.scoring import ledger

@@ -21,10 +21,10 @@ from autograder.notebooks.execute import CellResult, cell_results, package_below
 from autograder.notebooks.rebuild import grade_id, rebuild, unsolved
 from autograder.scratch import scratch_folder
 from tests.mutants.quick import run_quickly
-from tito.build.exporter import public_names
 from tito.build.lessons import Lesson, find_lessons
-from tito.build.names import MODULES
-from tito.build.package import package_init
+from tito.package.exporter import public_names
+from tito.package.init import package_init
+from tito.package.names import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from autograder import sandbox
 from autograder.data import datasets
 from tests.submissions import TINYTORCH
 from tito.build import scaffold
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "course" / "_ext" / "handbook"))  # not the package: that needs Sphinx

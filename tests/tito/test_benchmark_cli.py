@@ -17,7 +17,7 @@ from autograder import sandbox
 from autograder.data import datasets
 from autograder.errors import Missing
 from autograder.scoring import rules
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import benchmark, model_file, network, workspace
 
 

@@ -21,12 +21,14 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from tito import progress
+from tito import progress, session
 from tito.build.build import _choose, build, build_command, check
 from tito.build.built import _harness, key_of
-from tito.build.exporter import ExportError, export_notebook, export_text, public_names
 from tito.build.lessons import BuildError, find_lessons, lint
-from tito.notebook import session
+from tito.errors import TitoError
+from tito.notebook import magic
+from tito.package.exporter import ExportError, export_notebook, export_text, public_names
+from tito.student import places
 
 REPO = Path(__file__).resolve().parents[2]
 COURSE = Path(__file__).parents[1] / "fixtures" / "course"
@@ -559,27 +561,27 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_lesson_finds_the_workspace_the_repository_or_the_folder_told(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert session.home(built / "source" / "02_layers") == built
+    assert places.home(built / "source" / "02_layers") == built
     (tmp_path / ".tito").mkdir()
     (tmp_path / ".tito" / "workspace.json").write_text("{}")
     (tmp_path / "01_tensor").mkdir()
     monkeypatch.chdir(tmp_path / "01_tensor")
-    assert session.lesson("01") == tmp_path, "lesson 01 begins without a package"
+    assert magic.lesson("01") == tmp_path, "lesson 01 begins without a package"
     assert sys.path[0] == str(tmp_path) and os.environ["TINYTORCH_BEFORE"] == "01"
-    with pytest.raises(session.TitoError, match="no tinytorch in .* yet: solve lesson 01"):
-        session.lesson("02")
+    with pytest.raises(TitoError, match="no tinytorch in .* yet: solve lesson 01"):
+        magic.lesson("02")
     monkeypatch.setenv("TITO_TINYTORCH", str(built))
-    assert session.lesson("02") == built and sys.path[0] == str(built)
-    assert session.lesson("vision") == built and "TINYTORCH_BEFORE" not in os.environ
+    assert magic.lesson("02") == built and sys.path[0] == str(built)
+    assert magic.lesson("vision") == built and "TINYTORCH_BEFORE" not in os.environ
     monkeypatch.setenv("TITO_TINYTORCH", str(tmp_path / "nowhere"))
-    with pytest.raises(session.TitoError, match="is no folder"):
-        session.lesson("02")
+    with pytest.raises(TitoError, match="is no folder"):
+        magic.lesson("02")
 
 
 @pytest.mark.usefixtures("clean")
 def test_outside_of_everything_lesson_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(session.TitoError, match="is in no workspace: make one with `tito init`"):
-        session.home(tmp_path)
+    with pytest.raises(TitoError, match="is in no workspace: make one with `tito init`"):
+        places.home(tmp_path)
 
 
 def test_errors_in_a_kernel_are_one_line_and_still_errors(built: Path, tmp_path: Path) -> None:
@@ -626,7 +628,7 @@ def test_cells_are_remembered_without_a_history(monkeypatch):
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell()
-    session.load(shell)
+    magic.load(shell)
     monkeypatch.setattr(session, "ran", [])
     shell.run_cell("#| export\nwidth = 3", store_history=False)
     assert session.ran == ["#| export\nwidth = 3"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tito.build import bundle
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
+from tito.instructor import bundle
 from tito.student import workspace
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from small_course import edit, release, solve
 
-from tito.notebook import boxes, checkpoints, complete
-from tito.notebook import session as notebook
-from tito.student import workspace
+from tito import boxes, checkpoints, complete
+from tito import session as notebook
+from tito.student import places, workspace
 from tito.student.workspace import Workspace
 
 
@@ -58,7 +58,7 @@ def test_a_fetched_notebook_makes_its_folder_a_workspace(tmp_path: Path, ws: Wor
     with kernel(place.parent, place) as at:
         (output,) = at.run("%load_ext tito\n%tito lesson 01", "setup")
     assert f"{tmp_path / 'home'} is your workspace now" in output["text"]
-    made = workspace.find(place.parent)
+    made = places.find(place.parent)
     assert made.root == tmp_path / "home" and made.modules() == ["01_tensor"]
     # a grader, or a notebook that lies anywhere, makes none
     other = tmp_path / "other" / "notes"

@@ -46,7 +46,7 @@ def doctor(*words: str, folder: Path = ROOT, **env: str) -> subprocess.Completed
 def bare(*before: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     """`python3 -m tito.doctor`, as the Makefile starts it: no package is in reach."""
     return subprocess.run(
-        [*before, sys.executable, "-S", "-c", "from tito.doctor import machine; raise SystemExit(machine.main())"],
+        [*before, sys.executable, "-S", "-m", "tito.doctor"],
         cwd=folder, capture_output=True, text=True, encoding="utf-8",
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )  # fmt: skip

@@ -139,5 +139,5 @@ def test_text_can_be_explored_too(shown: list[Any], monkeypatch: pytest.MonkeyPa
 
 
 def test_the_extension_stays_light() -> None:
-    code = "import sys, tito.notebook.session; print({'matplotlib', 'ipywidgets'} & set(sys.modules))"
+    code = "import sys, tito.session; print({'matplotlib', 'ipywidgets'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

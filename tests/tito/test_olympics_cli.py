@@ -22,7 +22,7 @@ from autograder.errors import GradingError
 from autograder.gradebook import exchange as exchanges
 from autograder.leaderboard import export, results_file
 from autograder.scoring import measure, rules
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import olympics, start, workspace
 from tito.student import published as published_module
 from tito.student.workspace import Workspace

@@ -14,8 +14,9 @@ import pytest
 from small_course import Tito
 
 from autograder.scoring import rules, staging
-from tito.notebook.session import TitoError, home
-from tito.student import lab, olympics, project, workspace
+from tito.errors import TitoError
+from tito.student import lab, olympics, places, project, workspace
+from tito.student.places import home
 from tito.student.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ def test_a_project_follows_its_workspace_or_says_how(
     root = begin(tito, "vision")
     inside = root / "notes"
     inside.mkdir()
-    assert home(inside) == ws.root and workspace.find(inside) == ws
+    assert home(inside) == ws.root and places.find(inside) == ws
     monkeypatch.chdir(root)
     assert olympics.folder("vision") == root and olympics.folder("speed") == ws.root / "speed"
     assert lab.ready(None) == root and lab.ready(root) == root

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from small_course import Tito, edit, release, solve
 
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import backups, lab, start, workspace
 
 

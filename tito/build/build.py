@@ -22,14 +22,14 @@ from autograder.files import write_text
 from autograder.scratch import scratch_folder
 from tito import progress
 from tito.build import built
-from tito.build.exporter import ExportError, export_text, public_names, tidy
 from tito.build.lessons import BuildError, Lesson, find_lessons, lint
-from tito.build.package import names_module, package_init
 from tito.build.run_lesson import execute
+from tito.package.exporter import ExportError, export_text, public_names, tidy
+from tito.package.init import names_module, package_init
 
 BUILT = ("tinytorch", "source", "release")
 NOTEBOOKS = ("source", "release")
-NAMES = "tito/build/names.py"
+NAMES = "tito/package/names.py"
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 Report = Callable[[str], None]
 

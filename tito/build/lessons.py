@@ -16,7 +16,7 @@ import jupytext
 from nbformat import NotebookNode
 
 from autograder.errors import OlympicsError
-from tito.build.exporter import cell_label, is_export
+from tito.package.exporter import cell_label, is_export
 
 KEEP_OUTPUT = "nbval-check-output"
 MEASURE = "measure"

@@ -20,8 +20,8 @@ from autograder.notebooks.execute import cell_results, kind_of, package_below, r
 from autograder.notebooks.rebuild import rebuild
 from autograder.paths import with_library
 from autograder.scratch import scratch_folder
-from tito.build.exporter import cell_label
 from tito.build.lessons import KEEP_OUTPUT, LANGUAGE, MEASURE, Lesson
+from tito.package.exporter import cell_label
 
 CELL_SECONDS = 600
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")

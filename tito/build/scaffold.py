@@ -7,11 +7,11 @@ from pathlib import Path
 from string import Template
 
 from autograder.files import write_text
+from autograder.paths import TEMPLATES
 from autograder.scoring import rules
 from tito.build.build import course_root
 from tito.build.lessons import BuildError, find_lessons
-from tito.instructor.course_folder import TEMPLATES
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 
 LESSON = re.compile(r"(\d\d)_([a-z][a-z0-9_]{0,40})$")
 TRACK = re.compile(r"[a-z][a-z0-9_]{0,40}$")

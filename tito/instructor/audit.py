@@ -21,7 +21,7 @@ from autograder.data import datasets
 from autograder.files import write_text
 from autograder.scoring import rules, scorer, staging
 from autograder.scratch import scratch_folder
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student.olympics import Json, TrackOption
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tito.errors import TitoError
 from tito.instructor.grading import CourseOption, Json, find, plain_errors
-from tito.notebook.session import TitoError
 
 pages = typer.Typer(help="The page of the results; `merge` puts the results of several classes together.")
 

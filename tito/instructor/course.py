@@ -12,8 +12,8 @@ import typer
 from autograder.errors import command
 from autograder.files import write_text
 from autograder.term import schedule as plans
+from tito.errors import TitoError
 from tito.instructor.grading import CourseOption, Json, find, plain_errors
-from tito.notebook.session import TitoError
 from tito.student.workspace import repository
 
 app = typer.Typer(no_args_is_help=True, help="For instructors: a course to teach, its dates and its grades.")

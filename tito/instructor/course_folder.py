@@ -19,14 +19,13 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from autograder import folders
 from autograder.files import write_text
-from autograder.paths import TITO
+from autograder.paths import TEMPLATES
 from autograder.term import schedule as plans
 from autograder.term.roster import Person
+from tito.errors import TitoError
 from tito.instructor.grading import counted
-from tito.notebook.session import TitoError
 from tito.student.workspace import repository
 
-TEMPLATES = TITO / "templates"
 COURSE_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,63}$")  # nbgrader makes a folder of it
 DOCUMENTS = ("rubric.md", "language_rubric.md", "grading.md", "tinytalks.md")
 _IGNORED = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.pyc")

@@ -20,7 +20,7 @@ from autograder import folders, sandbox, streams
 from autograder.errors import command
 from autograder.paths import with_library
 from autograder.scoring import rules
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 
 CourseOption = Annotated[
     Path | None, typer.Option("--course", help="The course folder; default: the one here.")
@@ -124,10 +124,11 @@ def _replay(
     place: Any, student: str, assignment: str, level: str, dataset: str | None, as_json: bool
 ) -> None:
     from autograder.gradebook import judging
+    from autograder.gradebook.replay import replay
 
     settings = judging.Settings(level, dataset or _dataset(place.root, [assignment]))
     with plain_errors():
-        again, differences = judging.replay(place, student, assignment, settings)
+        again, differences = replay(place, student, assignment, settings)
     if as_json:
         typer.echo(json.dumps({**_plain(again), "differences": differences}))
     else:

@@ -12,7 +12,7 @@ import typer
 
 from autograder import sandbox
 from autograder.sandbox import selftest
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 
 
 def sandbox_command(

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tito.notebook import boxes, session
+from tito import boxes, session
 
 REASON = 600  # characters of an error that are shown
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

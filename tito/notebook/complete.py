@@ -18,9 +18,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tito import progress
-from tito.notebook import boxes, checkpoints, session
-from tito.notebook.session import TitoError
+from tito import boxes, progress, session
+from tito.errors import TitoError
+from tito.notebook import checkpoints
 
 if TYPE_CHECKING:
     from tito.student.workspace import Workspace
@@ -33,9 +33,9 @@ def run(words: list[str]) -> None:
     """Complete the lesson that `words` names, or that this notebook is; one display is updated throughout."""
     shown = _Display()
     shown.show("info", "looking for the workspace")
-    from tito.student import workspace  # takes a second, with nbformat
+    from tito.student import places
 
-    ws = workspace.find()
+    ws = places.find()
     name = _lesson(ws, words)
     shown.show("info", f"{name}: saving", also=boxes.saver())
     file = ws.notebook(name)

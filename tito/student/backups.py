@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from autograder import files
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import workspace
 from tito.student.workspace import Workspace
 
@@ -101,6 +103,14 @@ def restore(ws: Workspace, name: str, wanted: str | None = None) -> tuple[Copy, 
     replaced = ws.backup(notebook) if notebook.is_file() else None
     files.copy(chosen.path, notebook)
     return chosen, replaced
+
+
+def read(ws: Workspace, name: str) -> NotebookNode:
+    """An assignment's notebook. Raises TitoError, which names the newest backup of a damaged one."""
+    try:
+        return workspace.read_notebook(ws.notebook(name))
+    except workspace.Damaged as error:
+        raise TitoError(f"{error}; {rescue(ws, name)}") from error
 
 
 def readable(path: Path) -> bool:

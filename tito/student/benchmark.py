@@ -27,8 +27,9 @@ from autograder.scoring import language, measure, rules, scorer, scores, staging
 from autograder.scoring.client import Worker
 from autograder.scratch import scratch_folder
 from tito import progress
-from tito.notebook.session import TitoError, home
+from tito.errors import TitoError
 from tito.student import model_file, network, project, workspace
+from tito.student.places import home
 
 NOISE = 1000  # made-up pictures: two rounds of the speed benchmark
 Data = datasets.Split | datasets.TextSplit

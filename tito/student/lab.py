@@ -22,8 +22,8 @@ from autograder import folders, leash
 from autograder.errors import command
 from autograder.files import write_text
 from autograder.needs import need
-from tito.notebook.session import TitoError
-from tito.student import backups, project, start, workspace
+from tito.errors import TitoError
+from tito.student import backups, places, project, start, workspace
 from tito.student.module import kernel_environment
 
 GRACE_S, KILL_S = 3, 15  # between an interrupt and asking JupyterLab to end; between asking and killing
@@ -111,7 +111,7 @@ def ready(path: Path | None, release: Path | None = None) -> Path:
     if path is not None and project.is_project(path):
         return path.resolve()
     if path is None:
-        path = workspace.here_or_new()
+        path = places.here_or_new()
     elif not workspace.is_workspace(path) and release is None:
         above = path.resolve().parent
         others = workspace.within(above)
@@ -133,7 +133,7 @@ def prepare(ws: workspace.Workspace) -> None:
     backups.snapshot_all(ws)
     for name in [*ws.modules(), *ws.tracks()]:
         try:
-            ws.read(name)
+            backups.read(ws, name)
         except TitoError as error:
             print(f"tito: {error}", file=sys.stderr)
     start.refresh(ws)

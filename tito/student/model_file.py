@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from autograder.scoring import rules, staging
-from tito.build.names import NAMES
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
+from tito.package.names import NAMES
 from tito.student import network
 
 PICTURES, TOKENS = "pictures", "tokens"

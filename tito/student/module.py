@@ -27,10 +27,10 @@ from autograder import files, streams
 from autograder.paths import LIBRARY
 from autograder.scratch import scratch_folder
 from tito import progress
-from tito.build.exporter import ExportError, cell_label, export_notebook
-from tito.build.names import MODULES, NAMES
-from tito.notebook.session import TitoError
-from tito.student import backups, start, workspace
+from tito.errors import TitoError
+from tito.package.exporter import ExportError, cell_label, export_notebook
+from tito.package.names import MODULES, NAMES
+from tito.student import backups, places, start, workspace
 from tito.student.workspace import Workspace
 
 CELL_SECONDS = 300
@@ -70,8 +70,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Which modules are completed, changed since, or not begun."""
-    ws = workspace.find()
-    rows = [state(ws, name) for name in ws.modules()]
+    ws = places.find()
+    rows = [start.state(ws, name) for name in ws.modules()]
     if as_json:
         print(json.dumps({"workspace": str(ws.root), "modules": rows}))
         return
@@ -87,7 +87,7 @@ def complete(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Run your notebook's tests, then build the module into your tinytorch."""
-    ws = workspace.find()
+    ws = places.find()
     report = complete_module(ws, ws.module(module), quiet=as_json)
     if as_json:
         print(json.dumps(asdict(report)))
@@ -105,7 +105,7 @@ def reset(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Put the released notebook back; yours is kept in .tito/backups."""
-    ws = workspace.find()
+    ws = places.find()
     name = ws.assignment(module)
     kept = reset_module(ws, name)
     if as_json:
@@ -126,7 +126,7 @@ def restore(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Put a backup of your notebook back: the newest that differs; what is there now is kept as well."""
-    ws = workspace.find()
+    ws = places.find()
     name = _kept_name(ws, module)
     if only_list:
         found = backups.copies(ws, name)
@@ -164,44 +164,12 @@ def _kept_name(ws: Workspace, wanted: str) -> str:
 # ---- what they do
 
 
-def state(ws: Workspace, name: str) -> dict[str, Any]:
-    """One row of `status`: module, state, passed, checks, completed."""
-    entry = ws.progress().get(name, {})
-    try:
-        cells = workspace.cells_digest(workspace.read_notebook(ws.notebook(name)))
-    except workspace.Damaged:
-        text = f"damaged: {backups.rescue(ws, name)}"
-        return {"module": name, "state": text, "passed": None, "checks": None, "completed": None}
-    built = (ws.package / f"{name.partition('_')[2]}.py").is_file()
-    if entry.get("completed") and built:
-        if entry["cells"] == cells:
-            text = f"completed {entry['completed'][:10]}"
-        else:
-            text = f"{'reset' if _untouched(ws, name, cells) else 'changed'} since completed"
-    elif _untouched(ws, name, cells):
-        text = "not begun"
-    else:
-        text = "begun"
-    return {
-        "module": name,
-        "state": text,
-        "passed": entry.get("passed"),
-        "checks": entry.get("checks"),
-        "completed": entry.get("completed") if built else None,
-    }
-
-
-def _untouched(ws: Workspace, name: str, cells: str) -> bool:
-    released = ws.released(name)
-    return released.is_file() and workspace.cells_digest(workspace.read_notebook(released)) == cells
-
-
 def complete_module(ws: Workspace, name: str, quiet: bool = False) -> Report:
     """Test one module's notebook and, where every graded cell passes, export it into the workspace's package.
 
     Raises TitoError where the notebook cannot be read, exported or imported; a failed check is in the report.
     """
-    nb = ws.read(name)
+    nb = backups.read(ws, name)
     backups.snapshot(ws, name)
     workspace.ready_package(ws.package)
     checks, notes = run_checks(nb, ws, name, quiet)

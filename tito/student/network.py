@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 
 FILE = "network.py"
 

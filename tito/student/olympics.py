@@ -33,13 +33,13 @@ from autograder.sandbox import SandboxUnavailable
 from autograder.scoring import rules, scorer, scores, staging
 from autograder.scoring.client import SubmissionError, Worker
 from autograder.scratch import Folder, scratch_folder
-from tito import lazy, progress
-from tito.build.exporter import is_export
+from tito import lazy, progress, session
+from tito.errors import TitoError
 from tito.live import LivePlot as LivePlot  # track notebooks find these two here
 from tito.live import has_widgets as has_widgets
-from tito.notebook import session
-from tito.notebook.session import TitoError, home
-from tito.student import benchmark, packing, project, published, start, workspace
+from tito.package.exporter import is_export
+from tito.student import benchmark, packing, places, project, published, start, workspace
+from tito.student.places import home
 from tito.student.workspace import Workspace
 
 MODEL = "model.safetensors"
@@ -88,7 +88,7 @@ def init(
         return
     if own is not None:
         raise TitoError(f"--workspace {own} is for a project: say --output FOLDER too")
-    ws, added = workspace.init(path or workspace.here_or_new(), release)
+    ws, added = workspace.init(path or places.here_or_new(), release)
     if not ws.notebook(track).is_file():
         raise TitoError(f"the course has not released {track} yet: {ws.root} is ready otherwise")
     if as_json:
@@ -147,7 +147,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Pack notebook, model, code, report and your tinytorch; hand them to nbgrader, or write a zip."""
-    ws = workspace.find()
+    ws = places.find()
     rule = _rule(track or _track_here(ws))
     found = packing.sources(ws, rule, model, code, report)
     with progress.waiting(f"{rule.name}: packing, and trying whether the model loads", quiet=as_json):
@@ -212,7 +212,7 @@ def _class_results(named: str | None) -> tuple[str | None, dict[str, Any] | None
         place = published.checked(named)
         return place, published.load(place)
     try:
-        ws: Workspace | None = workspace.find()
+        ws: Workspace | None = places.find()
     except TitoError:  # no workspace, or several: the board is for everybody
         ws = None
     try:

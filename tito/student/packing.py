@@ -18,9 +18,9 @@ from nbformat import NotebookNode
 from autograder.files import write_text
 from autograder.gradebook.audit import SCRIPT, SCRIPT_BYTES
 from autograder.scoring import rules, staging
-from tito.build.exporter import export_text, is_export
-from tito.notebook.session import TitoError
-from tito.student import benchmark, model_file, network, project, workspace
+from tito.errors import TitoError
+from tito.package.exporter import export_text, is_export
+from tito.student import backups, benchmark, model_file, network, project, workspace
 from tito.student.workspace import Workspace
 
 MODEL, TRAINING, TOKENIZER = staging.MODEL_NAMES[0], "training.json", staging.TOKENIZER
@@ -101,7 +101,7 @@ def pack(found: Sources, target: Path) -> list[Part]:
 
     Raises TitoError for what is missing, and for what grading would refuse.
     """
-    nb = workspace.read_notebook(found.notebook) if found.in_project else found.ws.read(found.track)
+    nb = workspace.read_notebook(found.notebook) if found.in_project else backups.read(found.ws, found.track)
     if not found.model_path.is_file():
         raise TitoError(f"{found.model_path} is missing: train in {found.track}.ipynb and run its save cell")
     content = model_file.checked_bytes(found.model_path)

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder import files
-from autograder.paths import TITO
+from autograder.paths import TEMPLATES
 from autograder.scoring import rules, staging
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student import workspace
 from tito.student.workspace import Workspace
 
-TEMPLATES = TITO / "templates"
 MARK = Path(".tito", "project.json")
 SCHEMA = 1
 REPORT = "report.md"
@@ -177,7 +176,8 @@ def _recorded(known: Project | None) -> Path | None:
 def _around() -> Path | None:
     """The workspace of the current folder, else the clone that it lies in or that this tito runs from."""
     try:
-        return workspace.find().root
+        own = find()
+        return own.home() if own is not None else workspace.around().root
     except workspace.NoWorkspace:
         here = Path.cwd().resolve()
         return next((f for f in (here, *here.parents) if _is_clone(f)), workspace.repository())

@@ -20,7 +20,7 @@ from autograder import files, streams
 from autograder.errors import GradingError
 from autograder.leaderboard import results_file
 from autograder.scoring import rules
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
 from tito.student.workspace import Workspace
 
 FILE = "results.json"

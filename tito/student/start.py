@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from autograder.files import write_text
-from tito.notebook.session import TitoError
-from tito.student import workspace
+from tito.errors import TitoError
+from tito.student import backups, workspace
 from tito.student.workspace import Workspace
 
 PAGE = "Start.md"
@@ -157,14 +157,45 @@ def _next(lessons: list[Row], tracks: list[Row]) -> str:
 
 def rows(ws: Workspace) -> list[Row]:
     """The lessons, in order."""
-    from tito.student import module
-
     found = []
     for name in ws.modules():
-        now = module.state(ws, name)
+        now = state(ws, name)
         checks = f"{now['passed'] or 0} of {now['checks'] or _graded(ws, name)}"
         found.append(Row(name, title(ws, name), now["state"], checks))
     return found
+
+
+def state(ws: Workspace, name: str) -> dict[str, Any]:
+    """One row of `status`: module, state, passed, checks, completed."""
+    entry = ws.progress().get(name, {})
+    try:
+        cells = workspace.cells_digest(workspace.read_notebook(ws.notebook(name)))
+    except workspace.Damaged:
+        text = f"damaged: {backups.rescue(ws, name)}"
+        return {"module": name, "state": text, "passed": None, "checks": None, "completed": None}
+    built = (ws.package / f"{name.partition('_')[2]}.py").is_file()
+    if entry.get("completed") and built:
+        if entry["cells"] == cells:
+            text = f"completed {entry['completed'][:10]}"
+        else:
+            text = f"{'reset' if untouched(ws, name, cells) else 'changed'} since completed"
+    elif untouched(ws, name, cells):
+        text = "not begun"
+    else:
+        text = "begun"
+    return {
+        "module": name,
+        "state": text,
+        "passed": entry.get("passed"),
+        "checks": entry.get("checks"),
+        "completed": entry.get("completed") if built else None,
+    }
+
+
+def untouched(ws: Workspace, name: str, cells: str) -> bool:
+    """Whether a notebook's cells are those of the released one."""
+    released = ws.released(name)
+    return released.is_file() and workspace.cells_digest(workspace.read_notebook(released)) == cells
 
 
 def track_rows(ws: Workspace) -> list[Row]:
@@ -173,7 +204,7 @@ def track_rows(ws: Workspace) -> list[Row]:
     found = []
     for name in ws.tracks():
         try:
-            needs = _needs(ws.read(name))
+            needs = _needs(backups.read(ws, name))
         except TitoError:
             found.append(Row(name, name, "damaged", ""))
             continue
@@ -195,7 +226,7 @@ def track_state(ws: Workspace, name: str) -> str:
         day = datetime.fromtimestamp(model.stat().st_mtime).strftime("%Y-%m-%d")
         return f"trained {day}, {model.stat().st_size / 1e6:.2f} MB"
     released = ws.released(name)
-    same = released.is_file() and workspace.cells_digest(ws.read(name)) == workspace.cells_digest(
+    same = released.is_file() and workspace.cells_digest(backups.read(ws, name)) == workspace.cells_digest(
         workspace.read_notebook(released)
     )
     return "not begun" if same else "begun"
@@ -204,7 +235,7 @@ def track_state(ws: Workspace, name: str) -> str:
 def title(ws: Workspace, name: str) -> str:
     """A notebook's own first heading, or its name."""
     try:
-        cells = ws.read(name).cells
+        cells = backups.read(ws, name).cells
     except TitoError:
         return name
     for cell in cells:
@@ -216,7 +247,7 @@ def title(ws: Workspace, name: str) -> str:
 def _graded(ws: Workspace, name: str) -> int:
     """How many cells of a lesson are graded by a test."""
     try:
-        cells = ws.read(name).cells
+        cells = backups.read(ws, name).cells
     except TitoError:
         return 0
     return sum(c.cell_type == "code" and bool(c.metadata.get("nbgrader", {}).get("grade")) for c in cells)

@@ -28,10 +28,10 @@ from autograder import files, folders
 from autograder.files import write_text
 from autograder.paths import TITO, repository
 from autograder.scratch import scratch_folder
-from tito.build.exporter import tidy
-from tito.build.names import MODULES, NAMES
-from tito.build.package import package_init
-from tito.notebook.session import TitoError
+from tito.errors import TitoError
+from tito.package.exporter import tidy
+from tito.package.init import package_init
+from tito.package.names import MODULES, NAMES
 
 SCHEMA = 1
 
@@ -83,15 +83,6 @@ class Workspace:
         """The tracks that are here, by name."""
         found = (folder.name for folder in self.root.iterdir() if self.notebook(folder.name).is_file())
         return sorted(name for name in found if not name[:2].isdigit())
-
-    def read(self, name: str) -> NotebookNode:
-        """An assignment's notebook. Raises TitoError, which names the newest backup of a damaged one."""
-        try:
-            return read_notebook(self.notebook(name))
-        except Damaged as error:
-            from tito.student import backups
-
-            raise TitoError(f"{error}; {backups.rescue(self, name)}") from error
 
     def progress(self) -> dict[str, Any]:
         """What is recorded of each module: {name: {"completed": date or null, "passed", "checks", ...}}."""
@@ -146,34 +137,22 @@ class Damaged(TitoError):
     """A file that is there, but is no notebook."""
 
 
-def find(start: Path | None = None) -> Workspace:
+def around(start: Path | None = None) -> Workspace:
     """The workspace that `start` (or the current folder) lies in; else ./workspace, else the only one inside.
 
-    In the project of a track it is the one that the project belongs to.
+    The projects of tracks, which lie elsewhere, are no matter here: `places.find`.
     Raises NoWorkspace where there is none, TitoError where there is more than one to choose from.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, start / "workspace"):
         if is_workspace(folder):
             return Workspace(folder)
-        if (folder / ".tito" / "project.json").is_file():
-            from tito.student import project  # it imports this module
-
-            return project.at(folder).workspace()
     inside = within(start)
     if len(inside) == 1:
         return Workspace(inside[0])
     if inside:
         raise TitoError(f"{start} holds {len(inside)} workspaces, {names(inside)}: go to the one you mean")
     raise NoWorkspace(f"{start} is in no workspace: make one with `tito init`, or go to the one you have")
-
-
-def here_or_new() -> Path:
-    """The root of the workspace that `find` finds; where there is none ./workspace, still to be made."""
-    try:
-        return find().root
-    except NoWorkspace:
-        return Path("workspace")
 
 
 def within(folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from autograder import leash
 from autograder.scratch import Folder
-from tito.notebook import session
+from tito import session
 
 from . import scratch
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from autograder.scoring import rules
-from tito.build.exporter import public_names
 from tito.build.lessons import Lesson, find_lessons
-from tito.build.names import MODULES, NAMES
+from tito.package.exporter import public_names
+from tito.package.names import MODULES, NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 

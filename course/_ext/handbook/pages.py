@@ -166,7 +166,7 @@ def api_pages() -> dict[str, str]:
 
 
 def rooms() -> dict[str, dict[str, str]]:
-    """autograder's folders by the first line of each, with the dotted names of its modules and their first line."""
+    """autograder's folders by name and first line, each with the names and first lines of its modules."""
     found: dict[str, dict[str, str]] = {}
     for folder in sorted(path.parent for path in (ROOT / "autograder").rglob("__init__.py")):
         dotted = ".".join(folder.relative_to(ROOT).parts)

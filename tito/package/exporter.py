@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 from autograder import needs
 from autograder.errors import OlympicsError
 from autograder.files import write_text
-from tito.build.package import package_init
+from tito.package.init import package_init
 
 LINE_LENGTH = 110
 DIRECTIVE = re.compile(r"#\s*\|\s*export\b")
@@ -95,8 +95,8 @@ def export_notebook(
 ) -> Path:
     """Write `package`/<name>.py from a notebook called NN_<name>.ipynb, and the package's `__init__.py`.
 
-    `modules` (name -> number) and `names` (public name -> module) are the course's tables, tito.build.names;
-    names of the student's own are added. The files are replaced in one step each. Raises ExportError.
+    `modules` (name -> number) and `names` (public name -> module) are the tables of tito.package.names; names
+    of the student's own are added. The files are replaced in one step each. Raises ExportError.
     """
     number, _, module = notebook.stem.partition("_")
     if not (number.isdigit() and module.isidentifier()):

@@ -23,8 +23,8 @@ from autograder import files, streams
 from autograder.needs import need
 from autograder.scratch import scratch_folder
 from tito import __version__
+from tito.errors import TitoError
 from tito.instructor import grading
-from tito.notebook.session import TitoError
 from tito.student import workspace
 
 _BEGIN, _END = "BEGIN SOLUTION", "END SOLUTION"

@@ -101,7 +101,7 @@ def package_init(modules: Mapping[str, str], names: Mapping[str, str]) -> str:
 
 
 def names_module(modules: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """The text of tito/build/names.py, the tables that a student's package needs from the start."""
+    """The text of tito/package/names.py, the tables that a student's package needs from the start."""
     lessons = dict(sorted(modules.items(), key=lambda item: item[1]))
     homes = dict(sorted(names.items(), key=lambda item: (modules[item[1]], item[0])))
     return (
