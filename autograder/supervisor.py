@@ -88,6 +88,7 @@ def _become_the_program(orders: dict[str, Any], failure: int) -> NoReturn:
             resource.setrlimit(kind, (wanted, wanted))
         if not orders["bwrap"]:
             confine.drop_capabilities()
+            confine.keep_signals_in()
         if orders["landlock"]:
             confine.landlock(**orders["landlock"])
             confine.keep_attributes()
