@@ -78,6 +78,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON at the end.")] = False,
 ) -> None:
     """Run the main job on a generated class of six: release, collect, grade, export, leaderboard."""
+    _HEART.on("looking at this machine")
     with progress.beating(_HEART):
         _play(folder, everything, build, short, level, as_json)
 
