@@ -15,7 +15,7 @@ test: $(VENV)/dev.stamp  ## all tests, two at a time; notebooks, which train, wi
 	OPENBLAS_NUM_THREADS=1 TINYTORCH_THREADS=1 $(CLEAN) $(BIN)/python -m pytest -q -n 2 --dist loadfile -p tests.sockets --nbval-lax source
 
 levels: $(VENV)/dev.stamp  ## a short class at every sandbox level, without bwrap, and as an ordinary user, in a folder with an odd name
-	$(BIN)/python -m tests.levels
+	$(CLEAN) $(BIN)/python -m tests.levels
 
 book: $(VENV)/book.stamp  ## the handbook, offline, into build/book, unless it is current; every command in it is executed
 	$(CLEAN) $(BIN)/python course/_ext/handbook/build.py $(BOOK)
@@ -46,6 +46,7 @@ check: $(VENV)/dev.stamp  ## what CI checks beside the tests: style, types, buil
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --follow-imports silent tito  # students have Windows and macOS, too
 	$(BIN)/mypy --platform darwin --follow-imports silent tito
+	$(BIN)/lint-imports
 	$(BIN)/tito build --check
 
 lint: check

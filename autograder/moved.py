@@ -20,6 +20,7 @@ NAMES = {
     "autograder.rules": "autograder.scoring.rules",
     "tito.olympics": "tito.student.olympics",
     "tito.lab": "tito.student.lab",
+    "tito.project": "tito.student.project",
 }
 
 

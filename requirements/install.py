@@ -117,11 +117,11 @@ def make(reason):
             f"Python {HERE} makes no virtual environment here, since it has no {lacks[0]}; bring it: "
             f"sudo apt-get install python{HERE}-venv"
         )
+    if subprocess.run([sys.executable, "-m", "tito.doctor"]).returncode:  # it says first what cannot work
+        sys.exit(2)  # what is there stays in its place
     if reason:
         say(f"{VENV} is made anew: {reason}")
         os.replace(str(VENV), str(OLD))
-    if subprocess.run([sys.executable, "-m", "tito.doctor"]).returncode:  # it says first what cannot work
-        sys.exit(2)
     say(f"making {VENV} with Python {HERE}")
     try:
         step([sys.executable, "-m", "venv", str(VENV)], "making it")

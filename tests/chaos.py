@@ -24,7 +24,7 @@ from autograder.course import Course
 from autograder.gradebook.records import load_record
 from autograder.scratch import scratch_folder
 from tests.mutants import ROOT
-from tests.notebooks import answer, check, essay, notebook
+from tests.notebook_cells import answer, check, essay, notebook
 from tito.instructor import grading as instructor
 
 LESSON = "01_tiny"

@@ -13,7 +13,7 @@ from autograder import needs
 from autograder.errors import Missing
 from tests import chaos
 from tito import cli
-from tito.build import bundle
+from tito.instructor import bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = "torch-olympics[instructor]"

@@ -82,6 +82,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON at the end.")] = False,
 ) -> None:
     """Run the main job on a generated class of six: release, collect, grade, export, leaderboard."""
+    _HEART.on("looking at this machine")
     with progress.beating(_HEART):
         _play(folder, everything, build, short, level, as_json)
 
@@ -123,14 +124,12 @@ def _play(folder: Path, everything: bool, build: bool, short: bool, level: str |
     for assignment in graded:
         _step(f"collect and grade {assignment}", begin)
         instructor.nbgrader(root, "collect", assignment, "--update")
-        with instructor.plain_errors():
-            batch.grade(place, assignment, settings, students=early)
+        batch.grade(place, assignment, settings, students=early)
     before = scores_of(publish(place)[0])
     _step(f"a late entry: {late}", begin)
     found: list[Any] = []
-    with instructor.plain_errors():
-        for assignment in graded:  # what has its grade already is not measured again
-            found += batch.grade(place, assignment, settings)
+    for assignment in graded:  # what has its grade already is not measured again
+        found += batch.grade(place, assignment, settings)
     _step("export and leaderboard", begin)
     results, page = publish(place)
     after = scores_of(results)

@@ -31,7 +31,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from autograder import sandbox
+from autograder import sandbox, trusted
 from autograder.data import audit_view, datasets
 from autograder.errors import OlympicsError
 from autograder.scoring import client, ledger, measure, rules, scorer, scores, staging
@@ -126,7 +126,7 @@ def audit(
     found.limit_s = limit_s or rule.limits.training_s
     found.hashes = dict.fromkeys(("submission", "grader", "data", "script", "model", "retrained_model"))
     found.hashes.update(
-        submission=ledger.digest(entry), grader=ledger.grader(), data=ledger.data(track, dataset, "private")
+        submission=ledger.digest(entry), grader=trusted.grader(), data=ledger.data(track, dataset, "private")
     )
     if not os.path.lexists(entry / SCRIPT):
         found.outcome = NO_SCRIPT

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autograder import sandbox
+from autograder import sandbox, trusted
 from autograder.course import Course, Settings
-from autograder.errors import GradingError, command
+from autograder.errors import GradingError, Missing, command
 from autograder.gradebook import deadlines, judging, records
 from autograder.gradebook.judging import Judgement
 from autograder.needs import need
@@ -98,6 +99,8 @@ def grade(
             raise GradingError(
                 f"{course.source(assignment)} is missing: expected an assignment that was released."
             )
+    if scheduler is None and any(map(_timed, names)):
+        os.close(_host_lock())  # said before the first is judged
     with _locked(course):
         for left in course.grading.glob("stage-*"):  # of a run that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
@@ -201,7 +204,7 @@ def _judged(
     """Judge one of each group; yields groups as they are done, with the grader's failure or ""."""
     if not groups:
         return
-    grader = judging.grader_hash()
+    grader = trusted.grader()
     if scheduler is None and (len(groups) == 1 or timed):  # a cluster of one would only cost its start
         for same in groups:
             yield same, judge_job(course, same[0], settings, force, grader)
@@ -229,7 +232,7 @@ def _judged(
 
 def judge_job(course: Course, job: Job, settings: Settings, force: bool, grader: str) -> str:
     """One job, in a worker: the judgement is left on disk. Returns why the grader failed, or ""."""
-    if judging.grader_hash() != grader:
+    if trusted.grader() != grader:
         return "this worker has another version of the grader: start it from the same checkout"
     try:
         with _host_slot() if _timed(job.assignment) else ExitStack():
@@ -297,10 +300,31 @@ def _host_slot() -> Iterator[None]:
     """The one slot of this machine for what is timed; waits for it."""
     import fcntl
 
-    path = Path("/tmp") / f"tito-timed-{os.getuid()}.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    fd = _host_lock()
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _host_lock(folder: Path = Path("/tmp")) -> int:
+    """The lock file of this user on this machine, opened: a folder that every process of the user has.
+
+    Raises Missing where another user took its name first, by a file, a folder or a link.
+    """
+    path = folder / f"tito-timed-{os.getuid()}.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        why = f"cannot be opened ({error.strerror})"
+    else:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+            return fd
+        os.close(fd)
+        why = f"is no file of this user's (uid {found.st_uid})"
+    raise Missing(
+        f"{path} {why}, and without that lock two timed runs could disturb each other: have it removed, "
+        f"{command('sudo', 'rm', '-r', path)}"
+    )

@@ -8,7 +8,6 @@ result, never anyone else's.
 from __future__ import annotations
 
 import datetime
-import functools
 import json
 import os
 import secrets
@@ -21,6 +20,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from autograder import trusted
 from autograder.course import Course, Settings
 from autograder.gradebook.judgement import Judgement, load_judgement, save_judgement, submitted_at
 from autograder.hashes import digest, text_hash
@@ -28,7 +28,6 @@ from autograder.notebooks import execute
 from autograder.notebooks.execute import CellResult
 from autograder.notebooks.metadata import is_grade, is_solution
 from autograder.notebooks.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
-from autograder.paths import AUTOGRADER
 from autograder.scoring import rules, scorer
 
 DIMENSIONS = (*rules.DIMENSIONS,)
@@ -186,7 +185,7 @@ def assignment_hashes(course: Course, assignment: str, settings: Settings) -> di
     else:
         about, limits = "package", json.dumps([settings.cell_s, asdict(settings.limits)])
     return {
-        "grader": grader_hash(),
+        "grader": trusted.grader(),
         "assignment": digest(course.source(assignment).parent, course.root / "release" / assignment),
         about: digest(course.package) if about == "package" else text_hash(settings.dataset),
         "settings": text_hash(execute.VERSION, settings.level, sys.version, limits),
@@ -201,12 +200,6 @@ def hashes_of(course: Course, student: str, assignment: str, common: dict[str, s
 def key_of(student: str, assignment: str, hashes: dict[str, str]) -> str:
     """The name of a judgement. A track's order and noise are drawn for each student; a lesson is the same."""
     return text_hash(assignment, student if assignment in rules.TRACKS else "", *sorted(hashes.values()))[:40]
-
-
-@functools.cache
-def grader_hash() -> str:
-    """The hash of the grader's own code."""
-    return digest(AUTOGRADER, pattern="*.py")
 
 
 def _now() -> str:

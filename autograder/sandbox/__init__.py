@@ -10,6 +10,9 @@ landlock    the kernel lets it open only the system's and the named files, and c
             machine (Unix ones), or all of them where the caller asks for loopback, as a kernel must
 rlimits     memory, processes, time and file size are limited; files of the same user stay readable
 
+At the last two no signal reaches the account's other processes from Linux 6.12 on; on an older kernel only
+the one to all of them (`kill -1`) is refused. Started by root, a program is root to them.
+
 At every level a supervisor of ours watches the whole tree: wall clock, CPU time, memory, processes, threads,
 bytes written to disk. Where the machine lets us make a cgroup, the kernel holds memory and tasks as well.
 `autograder.sandbox.selftest` tries each of these claims on the machine at hand.

@@ -89,6 +89,7 @@ def _become_the_program(orders: dict[str, Any], failure: int) -> NoReturn:
             resource.setrlimit(kind, (wanted, wanted))
         if not orders["bwrap"]:
             landlock.drop_capabilities()
+            landlock.keep_signals_in()
         if orders["landlock"]:
             landlock.landlock(**orders["landlock"])
             landlock.keep_attributes()

@@ -22,10 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from autograder import trusted
 from autograder.data import datasets
 from autograder.errors import OlympicsError
 from autograder.hashes import digest as digest
-from autograder.paths import AUTOGRADER
 from autograder.scoring import rules, tracks
 
 try:
@@ -96,7 +96,7 @@ def result(kind: str, name: str, submission: str, scored: dict[str, Any], **more
     """
     rule = rules.track(scored["track"])
     return {
-        "kind": kind, "name": name, "track": rule.name, "submission": submission, "grader": grader(),
+        "kind": kind, "name": name, "track": rule.name, "submission": submission, "grader": trusted.grader(),
         "rules": rules.fingerprint(rule), "dataset": scored["dataset"], "split": scored["split"],
         "data": data(rule.name, scored["dataset"], scored["split"]), "official": scored["official"],
         "valid": scored["valid"], "reasons": scored["reasons"], "figures": _finite(scored["metrics"]),
@@ -160,11 +160,6 @@ def audited(lines: list[dict[str, Any]], track: str, submission: str) -> bool:
 
 
 # ---- hashes
-
-
-def grader() -> str:
-    """SHA-256 of the code that grades, this package."""
-    return digest(AUTOGRADER, pattern="*.py")
 
 
 def data(track: str, dataset: str, split: str) -> str:

@@ -15,7 +15,7 @@ from nbgrader.api import Gradebook
 
 from autograder import sandbox
 from autograder.course import Course, Settings
-from autograder.errors import GradingError
+from autograder.errors import GradingError, Missing
 from autograder.gradebook import batch, judging, records
 from autograder.notebooks.rebuild import answers_as_text
 from autograder.scratch import scratch_folder
@@ -147,6 +147,25 @@ def test_a_full_disk_loses_nothing(graded, tmp_path):
 def test_two_at_once_are_one_too_many(course):
     with batch._locked(course), pytest.raises(GradingError, match=f"process {os.getpid()}"):
         batch.grade(course, LESSON, SETTINGS)
+
+
+@pytest.mark.parametrize("taken", ["link", "folder", "file of another user"])
+def test_a_lock_that_another_user_took_is_one_line(taken, tmp_path):
+    path = tmp_path / f"tito-timed-{os.getuid()}.lock"
+    if taken == "link":
+        path.symlink_to(tmp_path / "made")
+    elif taken == "folder":
+        path.mkdir()
+    elif os.getuid() == 0:
+        path.touch()
+        os.chown(path, 65534, 65534)
+    else:
+        pytest.skip("only root makes files of other users")
+    with pytest.raises(Missing, match="have it removed, `sudo rm -r") as told:
+        batch._host_lock(tmp_path)
+    assert "\n" not in str(told.value) and not (tmp_path / "made").exists()
+    (path.rmdir if taken == "folder" else path.unlink)()
+    os.close(batch._host_lock(tmp_path))
 
 
 def test_late_work_extensions_and_attempts(graded):

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.notebooks import answer, check, notebook
+from tests.notebook_cells import answer, check, notebook
 from tests.people import Person, give, people, shared_folder
 
 COURSE = "tiny"

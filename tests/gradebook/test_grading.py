@@ -13,7 +13,7 @@ from autograder.course import Course, Settings
 from autograder.errors import GradingError
 from autograder.gradebook import batch, judging, records
 from autograder.scoring import scorer
-from tests.notebooks import answer, check, essay, notebook
+from tests.notebook_cells import answer, check, essay, notebook
 from tito import cli
 from tito.instructor import grading as instructor
 
@@ -255,5 +255,5 @@ def test_a_course_says_what_its_tracks_are_scored_on(tmp_path, monkeypatch, caps
     settings.write_text("c = get_config()\nc.Judged.dataset = 'cifar10'\n")
     assert instructor._dataset(tmp_path, ["vision"]) == "cifar10"
     settings.write_text("import nothing_of_the_kind\n")
-    with pytest.raises(instructor.TitoError, match="nbgrader_config.py cannot be read .*nothing_of_the_kind"):
+    with pytest.raises(GradingError, match="nbgrader_config.py cannot be read .*nothing_of_the_kind"):
         instructor._dataset(tmp_path, ["vision"])

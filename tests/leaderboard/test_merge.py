@@ -4,13 +4,13 @@ import copy
 import json
 
 import pytest
-from tests.test_leaderboard import RESULTS
 from typer.testing import CliRunner
 
 from autograder.errors import GradingError
 from autograder.leaderboard import results_file
 from autograder.leaderboard.merge import merge
 from tests import boards
+from tests.leaderboard.test_leaderboard import RESULTS
 from tito import cli
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from autograder import sandbox
 from autograder.notebooks.execute import LIMITS, RUN, CellResult, cell_results, package_below, run_notebook
-from tests.notebooks import answer, check, notebook, plain
+from tests.notebook_cells import answer, check, notebook, plain
 
 LEVEL = sandbox.choose()
 GOOD = answer("f", "def f(x):\n    return x + 1")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from autograder import sandbox
-from autograder.sandbox import Limits, cgroup, disk
+from autograder.sandbox import Limits, cgroup, disk, landlock
 
 
 def run(code: str, level: str, limits: Limits | None = None, **options) -> sandbox.Completed:
@@ -517,6 +517,34 @@ def test_no_rights_over_kernel_or_grader(level):
     """
     done = run(code, level)
     assert done.returncode == 0 and done.stdout == b"", done
+
+
+def test_no_signal_to_everything(level):
+    """Signal 0 asks whether there is a process that a deadly one would reach; none is sent."""
+    done = run(
+        """
+        import os
+        os.kill(os.getpid(), 0)
+        os.killpg(0, 0)
+        try:
+            os.kill(-1, 0)
+        except OSError as error:
+            print(type(error).__name__)
+        """,
+        level,
+    )
+    nobody = b"ProcessLookupError" if level == "bubblewrap" else b"PermissionError"
+    assert (done.returncode, done.stdout.strip()) == (0, nobody), done
+
+
+def test_a_kernel_that_keeps_no_signals_in_refuses_the_one_to_everything():
+    code = "import os\nfrom autograder.sandbox import landlock\nlandlock.landlock_abi = lambda: 5\n"
+    code += "landlock.keep_signals_in()\nos.kill(os.getppid(), 0)\ntry:\n    os.kill(-1, 0)\n"
+    code += "except PermissionError:\n    print('refused')"
+    if not landlock.can_refuse_network():
+        pytest.skip("no filter of system calls for this processor")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.stdout == "refused\n", done
 
 
 def test_no_further_namespaces():

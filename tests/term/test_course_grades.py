@@ -9,7 +9,6 @@ from dataclasses import asdict
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
-from tests.test_export import RESULT
 
 from autograder.course import Course
 from autograder.gradebook.judging import Judgement
@@ -17,6 +16,7 @@ from autograder.gradebook.records import nbgrader_config, record_path
 from autograder.notebooks.execute import CellResult
 from autograder.scoring import rules
 from autograder.term import course_grade, gradebook_csv, marks
+from tests.leaderboard.test_export import RESULT
 from tests.small_course import Tito
 
 CELLS = {

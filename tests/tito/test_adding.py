@@ -109,7 +109,7 @@ def test_the_guide_has_what_the_test_follows():
 
 
 def test_a_twentieth_lesson(repository, course):
-    assert '"smoothing": "20"' in (repository.root / "tito" / "names.py").read_text()
+    assert '"smoothing": "20"' in (repository.root / "tito" / "package" / "names.py").read_text()
     assert "def smoothing_means" in (repository.root / "tinytorch" / "smoothing.py").read_text()
     released = course / "release" / "20_smoothing" / "20_smoothing.ipynb"
     assert "cumsum" not in released.read_text()

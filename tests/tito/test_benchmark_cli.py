@@ -63,7 +63,15 @@ def test_size_counts_surplus_code(tito: Tito, entry: Path) -> None:
     (entry / "network.py").write_text("#" * rules.CODE_BYTES)
     code = (entry / "tinytorch" / "__init__.py").stat().st_size
     assert tito.json("benchmark", "size", "--model", model)["size_bytes"] == size + code
-    assert f"({size + code:,} bytes; the limit is 50 MB)" in tito("benchmark", "size", "--model", model)
+    mark = entry.parent / ".tito" / "workspace.json"
+    mark.parent.mkdir()
+    mark.write_text("{}")
+    moved = entry.rename(entry.with_name("compression")) / model.name  # a workspace's folder of that track
+    assert "; the limit of compression is 10 MB)" in tito("benchmark", "size", "--model", moved)
+    assert tito.json("benchmark", "size", "--model", moved)["limit_bytes"].keys() == {"compression"}
+    model = moved.parent.rename(entry) / model.name
+    said = "the limit of vision, language and speed is 50 MB, of compression is 10 MB"
+    assert f"({size + code:,} bytes; {said})" in tito("benchmark", "size", "--model", model)
 
 
 @pytest.fixture

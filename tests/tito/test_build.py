@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +22,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from tito import progress, session
+from tito import demo, progress, session
 from tito.build.build import _choose, build, build_command, check
 from tito.build.built import _harness, key_of
 from tito.build.lessons import BuildError, find_lessons, lint
@@ -277,6 +278,14 @@ def test_a_fresh_clone_executes_nothing(course: Path) -> None:
     assert said == ["2 lessons are current, executed 0"] * 2
 
 
+def test_what_build_says_adds_up(course: Path) -> None:
+    (course / "built.json").write_text("{}")
+    edit(course / "modules" / "02_layers.py", "Tensor(4)", "Tensor(5)")
+    said: list[str] = []
+    build(course, report=said.append)
+    assert said[-1] == "0 lessons are current, executed 1, kept in build/ from before 1"
+
+
 @pytest.mark.parametrize(
     "spoil", ["edited source", "edited release", "missing", "record", "settings", "force"]
 )
@@ -333,6 +342,32 @@ def test_a_lesson_depends_on_what_it_imports_in_turn_and_on_no_more_of_the_grade
         "autograder/gradebook/records.py",
         "tito/doctor/command.py",
     }
+
+
+def test_the_demo_is_under_the_heartbeat_from_its_first_step_to_its_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever takes long in it: one place runs it all, one place begins a step, and both are tried here."""
+    entered: list[progress.Heart] = []
+
+    @contextmanager
+    def beating(heart: progress.Heart) -> Iterator[progress.Heart]:
+        entered.append(heart)
+        yield heart
+        entered.remove(heart)
+
+    def play(*words: object) -> None:
+        (heart,) = entered
+        heart.tick(time.monotonic() + progress.EVERY, progress.EVERY)
+        demo._step("collect and grade vision", time.perf_counter())
+        heart.tick(time.monotonic() + progress.EVERY, progress.EVERY)
+
+    monkeypatch.setattr(progress, "beating", beating)
+    monkeypatch.setattr(demo, "_play", play)
+    demo.demo(Path("demo"), level=None)
+    said = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == "... still looking at this machine" and said[2] == "... still collect and grade vision"
+    assert entered == [] and progress.EVERY < 10
 
 
 def test_long_work_is_never_silent() -> None:

@@ -36,7 +36,7 @@ def test_the_wheel_holds_what_a_student_needs_and_nothing_of_the_reference(made)
     released = {path.relative_to(ROOT / "release").as_posix() for path in ROOT.glob("release/*/*.ipynb")}
     assert {f"tito/release/{name}" for name in released} <= inside
     assert "autograder/entries/speed/model.safetensors" in inside
-    assert {"autograder/digits.csv.gz", "autograder/digits.md"} <= inside
+    assert {"autograder/data/digits.csv.gz", "autograder/data/digits.md"} <= inside
     for folder in ("tinytorch", "source", "modules", "olympics_notebooks", "tests"):
         assert not [name for name in inside if name.split("/")[0] == folder], folder
     packages = {path.relative_to(ROOT).as_posix()

@@ -32,6 +32,7 @@ LINES = (
 )
 BOARD = (0, "No class has published its results to you yet")
 RULES = (0, "accuracy of at least 80%")
+SIZE = (0, "the limit of vision, language and speed is 50 MB, of compression is 10 MB")
 
 SCRIPT = """
 import numpy as np
@@ -124,7 +125,7 @@ def test_in_a_fresh_workspace(tmp_path: Path, pictures: Path) -> None:
     submitted = "made here without a time: an audit of your_training.py will tell it"
     run_all(ws, pictures, [
         (0, "300 pictures of cifar10 test"), (0, "16 texts of 512 tokens, 64 of them new"),
-        (0, "the limit is 50 MB"), (0, "made-up pictures, no data set needed"),
+        SIZE, (0, "made-up pictures, no data set needed"),
         (0, f"It uses the tinytorch of {ws}."), (0, f"It uses the tinytorch of {ws}."),
         (0, "was there already and is as you left it"), RULES, (0, submitted), BOARD, BOARD,
     ])  # fmt: skip
@@ -167,7 +168,7 @@ def test_in_a_clone(tmp_path: Path) -> None:
         subprocess.run([*git, *words], check=True, capture_output=True)
     models(clone, clone)
     run_all(clone, tmp_path / "no data", [
-        (2, "run `tito data fetch cifar10`"), (0, "16 texts of 512 tokens"), (0, "the limit is 50 MB"),
+        (2, "run `tito data fetch cifar10`"), (0, "16 texts of 512 tokens"), SIZE,
         (0, "MB at most"), (0, "the course's own."), (0, "the course's own."),
         (0, "clone/workspace/vision/vision.ipynb is yours to fill"), RULES,
         (1, "workspace/tinytorch holds no module yet: `tito module complete 01`"), BOARD, BOARD,

@@ -17,8 +17,9 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from small_course import edit, release, solve
 
-from tito import boxes, checkpoints, complete
+from tito import boxes
 from tito import session as notebook
+from tito.notebook import checkpoints, complete
 from tito.student import places, workspace
 from tito.student.workspace import Workspace
 

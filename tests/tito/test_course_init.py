@@ -16,7 +16,7 @@ from autograder import folders, sandbox
 from autograder.course import Course
 from autograder.gradebook import records as recording
 from tests.formgrader import server, student
-from tests.notebooks import answer, check, essay, notebook
+from tests.notebook_cells import answer, check, essay, notebook
 from tests.small_course import Tito, edit
 
 ME = pwd.getpwuid(os.getuid()).pw_name

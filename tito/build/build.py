@@ -180,7 +180,11 @@ def _make(
     stale = [lesson for lesson in chosen if lesson.name not in fresh]
     executed = _execute(stale, notebooks, keys, out, jobs=jobs, cache=cache, report=report)
     be = "is" if len(fresh) == 1 else "are"
-    report(f"{_counted(len(fresh))} {be} current, executed {executed}")
+    cached = len(stale) - executed
+    report(
+        f"{_counted(len(fresh))} {be} current, executed {executed}"
+        + (f", kept in build/ from before {cached}" if cached else "")
+    )
     if stale:
         _release(root, out)
     for name, both in fresh.items():

@@ -243,12 +243,10 @@ def _course(root: Path | None) -> Course | None:
 def _course_dataset(place: Course | None) -> str:
     """The data set that the course's nbgrader_config.py names, or what is on this machine."""
     from autograder.gradebook.records import nbgrader_config
-    from tito.instructor.grading import plain_errors
 
     if place is None:
         return datasets.usual()
-    with plain_errors():
-        return str(nbgrader_config(place).Judged.get("dataset", "") or datasets.usual())
+    return str(nbgrader_config(place).Judged.get("dataset", "") or datasets.usual())
 
 
 class _Bar:

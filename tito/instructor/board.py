@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tito.errors import TitoError
-from tito.instructor.grading import CourseOption, Json, find, plain_errors
+from tito.instructor.grading import CourseOption, Json, find
 
 pages = typer.Typer(help="The page of the results; `merge` puts the results of several classes together.")
 
@@ -48,7 +48,7 @@ def export(
     if len(class_name) > 80:
         raise TitoError(f"--class has {len(class_name)} characters: expected 80 at most")
     place = judging.Course.at(root)
-    with plain_errors(), Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         found = results.collect(place, gradebook, names=names, class_name=class_name)
         written, table = results.write(found, to or root / "results.json")
         shared = exchange.publish(records.nbgrader_config(place), written) if publish else None
@@ -76,8 +76,7 @@ def leaderboard(
     from autograder import leaderboard as board
 
     exported = results or find(course) / "results.json"
-    with plain_errors():
-        page = board.render(exported, to or exported.with_name("leaderboard.html"))
+    page = board.render(exported, to or exported.with_name("leaderboard.html"))
     entries = str(page.with_suffix(""))
     _say(as_json, {"page": str(page), "entries": entries}, f"{page}, and a page for each entry in {entries}")
 
@@ -99,10 +98,9 @@ def merge(
     from autograder.leaderboard import merge as merging
     from autograder.leaderboard import results_file
 
-    with plain_errors():
-        read = [(str(path), results_file.load(path)) for path in files]
-        merged = merging.merge(read, title=title, names=names or (), unknown_rules=unknown_rules)
-        written, _ = results_file.write(merged, to)
+    read = [(str(path), results_file.load(path)) for path in files]
+    merged = merging.merge(read, title=title, names=names or (), unknown_rules=unknown_rules)
+    written, _ = results_file.write(merged, to)
     classes = [group["name"] for group in merged["classes"]]
     said = {"results": str(written), "classes": classes, "entries": len(merged["entries"]),
             "notes": merged["notes"]}  # fmt: skip

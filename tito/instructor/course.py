@@ -13,7 +13,7 @@ from autograder.errors import command
 from autograder.files import write_text
 from autograder.term import schedule as plans
 from tito.errors import TitoError
-from tito.instructor.grading import CourseOption, Json, find, plain_errors
+from tito.instructor.grading import CourseOption, Json, find
 from tito.student.workspace import repository
 
 app = typer.Typer(no_args_is_help=True, help="For instructors: a course to teach, its dates and its grades.")
@@ -58,8 +58,7 @@ def init(
         planned = planned_from(str(path), start, timezone, skip or [], home)
     elif timezone or skip:
         raise TitoError("--timezone and --skip belong to dates: add --start 2027-01-11")
-    with plain_errors():
-        people = roster.read(students) if students is not None else []
+    people = roster.read(students) if students is not None else []
     wish = course_folder.Wish(
         name or folder.expanduser().resolve().name, home, exchange, people, path, planned, tuple(skip or ())
     )
@@ -102,8 +101,7 @@ def schedule(
             find(course), planned, schedule_file(weeks, course), skip or [], move_handed_in
         )
     if ics is not None:
-        with plain_errors():
-            done["events"] = calendar.write(planned, ics, _course_id(course))
+        done["events"] = calendar.write(planned, ics, _course_id(course))
     if as_json:
         typer.echo(json.dumps({**plain(planned), **done}))
         return
@@ -144,31 +142,30 @@ def grades(
     _expect("--what", what or "both", ("assignments", "parts", "both"))
     _expect("--identity", identity, tuple(gradebook_csv.MOODLE))
     said: list[str] = []
-    with plain_errors():
-        found, computed = class_grades(find(course))
+    found, computed = class_grades(find(course))
+    if not computed:
+        raise TitoError(
+            "nobody is in the gradebook: `tito course init . --students roster.csv` enters a class"
+        )
+    if student is not None:
+        computed = [grade for grade in computed if grade.student == student]
         if not computed:
-            raise TitoError(
-                "nobody is in the gradebook: `tito course init . --students roster.csv` enters a class"
-            )
-        if student is not None:
-            computed = [grade for grade in computed if grade.student == student]
-            if not computed:
-                raise TitoError(f"{student} is not in the gradebook: expected one of {_some(found.students)}")
-        if as_json:
-            typer.echo(json.dumps({"grades": [plain_grade(grade) for grade in computed]}))
-            return
-        if form == "table":
-            lines = course_grade.table(computed) if student is None else course_grade.explained(computed[0])
-            text = "\n".join(lines) + "\n"
+            raise TitoError(f"{student} is not in the gradebook: expected one of {_some(found.students)}")
+    if as_json:
+        typer.echo(json.dumps({"grades": [plain_grade(grade) for grade in computed]}))
+        return
+    if form == "table":
+        lines = course_grade.table(computed) if student is None else course_grade.explained(computed[0])
+        text = "\n".join(lines) + "\n"
+    else:
+        default = "both" if form == "csv" else "assignments"
+        chosen = gradebook_csv.columns(found, computed, what or default)
+        if form == "csv":
+            text, said = gradebook_csv.plain(found, chosen)
+        elif form == "canvas":
+            text, said = gradebook_csv.canvas(found, chosen, roster)
         else:
-            default = "both" if form == "csv" else "assignments"
-            chosen = gradebook_csv.columns(found, computed, what or default)
-            if form == "csv":
-                text, said = gradebook_csv.plain(found, chosen)
-            elif form == "canvas":
-                text, said = gradebook_csv.canvas(found, chosen, roster)
-            else:
-                text, said = gradebook_csv.moodle(found, chosen, identity, roster)
+            text, said = gradebook_csv.moodle(found, chosen, identity, roster)
     for line in said:
         typer.echo(line, err=True)
     if to is None:
@@ -232,8 +229,7 @@ def planned_from(
 ) -> plans.Plan:
     """The plan that the options ask for. Raises TitoError."""
     path = schedule_file(weeks, course)
-    with plain_errors():
-        found = plans.load(path)
+    found = plans.load(path)
     try:
         first = datetime.date.fromisoformat(start) if start is not None else found.start
     except ValueError:
@@ -301,7 +297,7 @@ def _apply(root: Path, planned: plans.Plan, path: Path, skip: list[str], force: 
         raise TitoError(
             f"{root} is the course repository: make a course with `tito course init`, then --course"
         )
-    with plain_errors(), Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         due = {name: when for name, when in planned.due().items() if place.source(name).is_file()}
         if not due:
             raise TitoError(f"{root} has none of the schedule's assignments in source/: nothing is due")
@@ -340,8 +336,7 @@ def _course_id(course: Path | None) -> str:
     here = _here(course)
     if here is None:
         return "torch-olympics"
-    with plain_errors():
-        config = records.nbgrader_config(Course.at(here))
+    config = records.nbgrader_config(Course.at(here))
     return str(config.CourseDirectory.get("course_id", "") or here.name)
 
 

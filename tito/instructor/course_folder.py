@@ -127,23 +127,21 @@ def _gradebook(root: Path, wish: Wish) -> list[str]:
 
     from autograder.course import Course
     from autograder.gradebook import deadlines, records
-    from tito.instructor.grading import plain_errors
 
     names = sorted(path.parent.name for path in (root / "source").glob("*/*.ipynb"))
-    with plain_errors():
-        place = Course.at(root)
-        due = deadlines.load(root)
-        with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
-            known = {found.name: found.duedate for found in gradebook.assignments}
-            new = [name for name in names if name not in known]
-            for name in names:
-                if known.get(name) is None:
-                    deadlines.enter(due, gradebook, name, [])
-            there = {student.id for student in gradebook.students}
-            people = [person for person in wish.people if person.id not in there]
-            for person in people:
-                about = {field: text for field, text in vars(person).items() if field != "id" and text}
-                gradebook.update_or_create_student(person.id, **about)
+    place = Course.at(root)
+    due = deadlines.load(root)
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+        known = {found.name: found.duedate for found in gradebook.assignments}
+        new = [name for name in names if name not in known]
+        for name in names:
+            if known.get(name) is None:
+                deadlines.enter(due, gradebook, name, [])
+        there = {student.id for student in gradebook.students}
+        people = [person for person in wish.people if person.id not in there]
+        for person in people:
+            about = {field: text for field, text in vars(person).items() if field != "id" and text}
+            gradebook.update_or_create_student(person.id, **about)
     found = {"assignment": len(new), "student": len(people)}
     return [f"{counted(number, what)} in the gradebook" for what, number in found.items() if number]
 

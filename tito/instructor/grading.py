@@ -100,7 +100,7 @@ def grade(
     warn_level(chosen)
     settings = judging.Settings(chosen, dataset or _dataset(root, names))
     only = None if not students else [name for word in students for name in word.split(",") if name]
-    with plain_errors(), _progress(as_json) as progress:
+    with _progress(as_json) as progress:
         judgements = batch.grade(
             place, names, settings, students=only, force=force, workers=workers, scheduler=scheduler,
             progress=progress,
@@ -127,8 +127,7 @@ def _replay(
     from autograder.gradebook.replay import replay
 
     settings = judging.Settings(level, dataset or _dataset(place.root, [assignment]))
-    with plain_errors():
-        again, differences = replay(place, student, assignment, settings)
+    again, differences = replay(place, student, assignment, settings)
     if as_json:
         typer.echo(json.dumps({**_plain(again), "differences": differences}))
     else:
@@ -157,7 +156,7 @@ def explain(
         first = command("tito", "grade", assignment)
         raise TitoError(f"{student} has no graded {assignment}: run {first} first")
     late: dict[str, Any] = {}
-    with plain_errors(), Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
+    with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         try:
             found = gradebook.find_submission(assignment, student)
             penalty = sum(book.late_submission_penalty or 0.0 for book in found.notebooks)
@@ -261,17 +260,6 @@ def feedback(
 # ---- what the commands and the demo share
 
 
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Known errors of grading as TitoError, which the command line prints as one line."""
-    from autograder.errors import GradingError
-
-    try:
-        yield
-    except GradingError as error:
-        raise TitoError(str(error)) from error
-
-
 def find(given: Path | None) -> Path:
     """The course folder: the given one, or the nearest one with an nbgrader_config.py. Raises TitoError."""
     if given is not None:
@@ -373,8 +361,7 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     from autograder.course import Course
     from autograder.gradebook.records import nbgrader_config, quiet_log
 
-    with plain_errors():
-        config = nbgrader_config(Course.at(root))
+    config = nbgrader_config(Course.at(root))
     config.CourseDirectory.assignment_id = assignment
     log, said = quiet_log()
     try:
@@ -389,8 +376,7 @@ def _level(root: Path, named: str | None) -> str:
     from autograder.gradebook.judging import Course
     from autograder.gradebook.records import nbgrader_config
 
-    with plain_errors():
-        least = str(nbgrader_config(Course.at(root)).Judged.get("level", ""))
+    least = str(nbgrader_config(Course.at(root)).Judged.get("level", ""))
     return sandbox.choose(named, least)
 
 
@@ -403,8 +389,7 @@ def _dataset(root: Path, assignments: Sequence[str]) -> str:
     tracks = [name for name in assignments if name in rules.TRACKS]
     if not tracks:
         return datasets.usual()
-    with plain_errors():
-        config = nbgrader_config(Course.at(root))
+    config = nbgrader_config(Course.at(root))
     chosen = str(config.Judged.get("dataset", "") or datasets.usual())
     if any(rules.track(name).dataset(chosen) == "digits" for name in tracks):
         typer.echo("The track is scored on digits, the offline stand-in for CIFAR-10.", err=True)

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -121,11 +121,32 @@ def speed(
 @app.command()
 def size(model: Model, tinytorch: Package = None, as_json: Json = False) -> None:
     """Bytes that count as the model: the file, a language model's tokenizer, and code over 400 KB."""
-    limit = rules.track("vision").limits.file_bytes
+    track = _track_around(model)
+    limits = {name: rules.TRACKS[name].limits.file_bytes for name in ([track] if track else rules.TRACKS)}
     with staged(model, model_file.facts(model), tinytorch) as (folder, copy):
         counted = counted_bytes(folder, copy)
-    text = f"{scores.show('bytes', counted)} ({counted:,} bytes; the limit is {limit / rules.MB:g} MB)"
-    _print(as_json, {"model": str(model), "size_bytes": counted, "limit_bytes": limit}, text)
+    said = [f"{_and(names)} is {most / rules.MB:g} MB" for most, names in _by_limit(limits).items()]
+    text = f"{scores.show('bytes', counted)} ({counted:,} bytes; the limit of {', of '.join(said)})"
+    _print(as_json, {"model": str(model), "size_bytes": counted, "limit_bytes": limits}, text)
+
+
+def _track_around(model: Path) -> str:
+    """The track of the project, or of the track's folder, that a model lies in; "" where it is in none."""
+    for start in (model.resolve().parent, Path.cwd().resolve()):
+        if (own := project.find(start)) is not None:
+            return own.track
+        for folder in (start, *start.parents):
+            if folder.name in rules.TRACKS and workspace.is_workspace(folder.parent):
+                return folder.name
+    return ""
+
+
+def _by_limit(limits: Mapping[str, int]) -> dict[int, list[str]]:
+    return {most: [name for name in limits if limits[name] == most] for most in limits.values()}
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 @app.command()
