@@ -15,6 +15,9 @@ from autograder import sandbox
 for name in ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "PYTHON"):
     os.environ.pop(name, None)
 
+# A test that opens a gradebook itself needs alembic, which nbgrader calls by its bare name.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
 # In CI the same examples every time: a red run then means a change, and new examples are tried at the desk.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

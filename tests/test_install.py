@@ -48,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "wheels").mkdir()
     (root / "tito").mkdir()
     (root / "tito" / "__init__.py").touch()
-    (root / "tito" / "machine.py").touch()
+    (root / "tito" / "doctor.py").touch()
     shutil.copy(ROOT / "requirements" / "install.py", root / "requirements")
     shutil.copy(ROOT / "Makefile", root)
     (root / "backend.py").write_text(BACKEND)
@@ -121,12 +121,12 @@ def test_another_python_that_was_asked_for_is_noticed_and_the_old_one_survives_a
         assert ".venv is made anew: it is of Python 3.2, and" in done.stderr
         assert done.returncode == 2
         assert settings.read_text().startswith("home = elsewhere") and not (project / ".venv.old").exists()
-        (project / "tito" / "machine.py").write_text("raise SystemExit('nothing works here')\n")
+        (project / "tito" / "doctor.py").write_text("raise SystemExit('nothing works here')\n")
         done = make(project, f"PYTHON={sys.executable}", ".venv/run.stamp")
         assert done.returncode == 2 and "made anew" not in done.stderr, "looked at first, then moved"
         assert settings.read_text().startswith("home = elsewhere") and not (project / ".venv.old").exists()
     finally:
-        (project / "tito" / "machine.py").write_text("")
+        (project / "tito" / "doctor.py").write_text("")
         settings.write_text(kept)
 
 
