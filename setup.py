@@ -1,4 +1,4 @@
-"""The wheel that students install: tito, autograder, the released notebooks, the given models.
+"""The wheel that students install: tito, autograder, the released notebooks, the given models, the schedules.
 
 Everything else stands in pyproject.toml. No solution is among it: tests/tito/test_bundle.py looks.
 """
@@ -35,6 +35,9 @@ class BuildStudentWheel(build_py):
             for name in names:
                 self._copy(HERE / "course" / "entries" / track / name,
                            package / "autograder" / "entries" / track / name)  # fmt: skip
+
+        for schedule in sorted((HERE / "course" / "schedules").glob("*.toml")):
+            self._copy(schedule, package / "autograder" / "schedules" / schedule.name)
 
     def _copy(self, source, target):
         target.parent.mkdir(parents=True, exist_ok=True)

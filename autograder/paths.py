@@ -14,6 +14,7 @@ LIBRARY = AUTOGRADER.parent  # what holds autograder/ and tito/: a clone's root,
 TITO = LIBRARY / "tito"
 TEMPLATES = TITO / "templates"  # what `tito course` and `tito olympics init` begin with
 ENTRIES = (LIBRARY / "course" / "entries", AUTOGRADER / "entries")  # a clone's, a wheel's
+SCHEDULES = (LIBRARY / "course" / "schedules", AUTOGRADER / "schedules")
 
 
 def repository() -> Path | None:

@@ -37,6 +37,8 @@ def test_the_wheel_holds_what_a_student_needs_and_nothing_of_the_reference(made)
     assert {f"tito/release/{name}" for name in released} <= inside
     assert "autograder/entries/speed/model.safetensors" in inside
     assert {"autograder/data/digits.csv.gz", "autograder/data/digits.md"} <= inside
+    schedules = {path.name for path in (ROOT / "course" / "schedules").glob("*.toml")}
+    assert schedules and {f"autograder/schedules/{name}" for name in schedules} <= inside
     for folder in ("tinytorch", "source", "modules", "olympics_notebooks", "tests"):
         assert not [name for name in inside if name.split("/")[0] == folder], folder
     packages = {path.relative_to(ROOT).as_posix()

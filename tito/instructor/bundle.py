@@ -30,7 +30,7 @@ from tito.student import workspace
 _BEGIN, _END = "BEGIN SOLUTION", "END SOLUTION"
 _SHORT = 40  # characters without blanks: a shorter solution is looked for with the function around it
 _BUILT_FROM = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSE-lessons",
-               "tito", "autograder", "release", "course/entries")  # fmt: skip
+               "tito", "autograder", "release", "course/entries", "course/schedules")  # fmt: skip
 _BUILD = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
 START = """# Torch Olympics: start here
 

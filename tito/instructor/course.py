@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from autograder import paths
 from autograder.errors import command
 from autograder.files import write_text
 from autograder.term import schedule as plans
@@ -65,12 +67,12 @@ def init(
     kept = start is not None and own.exists()
     added = course_folder.make(folder, wish)
     if as_json:
-        typer.echo(json.dumps({"course": str(folder.expanduser().resolve()), "added": added}))
+        print(json.dumps({"course": str(folder.expanduser().resolve()), "added": added}))
         return
-    typer.echo(f"{folder}: " + (f"added {', '.join(added)}" if added else "nothing new, all is as it was"))
+    print(f"{folder}: " + (f"added {', '.join(added)}" if added else "nothing new, all is as it was"))
     if kept:
-        typer.echo("It has its dates already: `tito course schedule --start DAY --apply` moves them.")
-    typer.echo(f"Next: {command('cd', folder)}; README.md there holds each week's commands.")
+        print("It has its dates already: `tito course schedule --start DAY --apply` moves them.")
+    print(f"Next: {command('cd', folder)}; README.md there holds each week's commands.")
 
 
 @app.command()
@@ -103,14 +105,14 @@ def schedule(
     if ics is not None:
         done["events"] = calendar.write(planned, ics, _course_id(course))
     if as_json:
-        typer.echo(json.dumps({**plain(planned), **done}))
+        print(json.dumps({**plain(planned), **done}))
         return
     for line in plans.table(planned):
-        typer.echo(line)
+        print(line)
     if "moved" in done:
-        typer.echo(f"{len(done['moved'])} due dates set in {find(course) / 'course' / 'deadlines.toml'}")
+        print(f"{len(done['moved'])} due dates set in {find(course) / 'course' / 'deadlines.toml'}")
     if "events" in done:
-        typer.echo(f"{done['events']} events new or changed in {ics}")
+        print(f"{done['events']} events new or changed in {ics}")
 
 
 @app.command()
@@ -152,7 +154,7 @@ def grades(
         if not computed:
             raise TitoError(f"{student} is not in the gradebook: expected one of {_some(found.students)}")
     if as_json:
-        typer.echo(json.dumps({"grades": [plain_grade(grade) for grade in computed]}))
+        print(json.dumps({"grades": [plain_grade(grade) for grade in computed]}))
         return
     if form == "table":
         lines = course_grade.table(computed) if student is None else course_grade.explained(computed[0])
@@ -167,15 +169,15 @@ def grades(
         else:
             text, said = gradebook_csv.moodle(found, chosen, identity, roster)
     for line in said:
-        typer.echo(line, err=True)
+        print(line, file=sys.stderr)
     if to is None:
-        typer.echo(text, nl=False)
+        print(text, end="")
         return
     try:
         write_text(to, text)
     except OSError as error:
         raise TitoError(f"{to} cannot be written ({error.strerror}): name another file") from error
-    typer.echo(f"{to}: {len(text.splitlines())} lines")
+    print(f"{to}: {len(text.splitlines())} lines")
 
 
 @app.command("new-lesson")
@@ -198,8 +200,8 @@ def new_track(
 
 def _begun(files: list[Path], name: str) -> None:
     for path in files:
-        typer.echo(f"wrote {path}")
-    typer.echo(f"It builds as it stands: {command('tito', 'build', name)}. Make it yours, and build again.")
+        print(f"wrote {path}")
+    print(f"It builds as it stands: {command('tito', 'build', name)}. Make it yours, and build again.")
 
 
 def class_grades(root: Path) -> tuple[Any, list[Any]]:
@@ -245,7 +247,6 @@ def planned_from(
 
 def schedule_file(weeks: str | None, course: Path | None) -> Path:
     """A schedule by its number of weeks, by its file, or the course's own. Raises TitoError."""
-    home = repository()
     if weeks is None:
         try:
             own = find(course) / "course" / "schedule.toml"
@@ -256,7 +257,8 @@ def schedule_file(weeks: str | None, course: Path | None) -> Path:
         weeks = "8"
     if Path(weeks).suffix == ".toml":
         return Path(weeks)
-    places = [folder / "course" / "schedules" for folder in (home, _here(course)) if folder is not None]
+    here = _here(course)
+    places = [*paths.SCHEDULES, *([here / "course" / "schedules"] if here is not None else [])]
     for place in places:
         if (place / f"{weeks}-weeks.toml").is_file():
             return place / f"{weeks}-weeks.toml"
