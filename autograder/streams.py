@@ -29,7 +29,9 @@ def ready() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a notebook's, or a test's: they take every letter
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(
+                errors="backslashreplace", line_buffering=True
+            )  # each line at once, in a log too
     ascii_names = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
     if ascii_names and sys.flags.utf8_mode == 0 and sys.platform != "win32":
         os.environ["PYTHONUTF8"] = "1"

@@ -2,18 +2,20 @@
 
 import ast
 import errno
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from autograder import home
 from autograder.errors import Missing
-from tito import cli
+from tito import cli, lazy
 from tito.errors import TitoError
-from tito.student import olympics
+from tito.student import olympics, workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = [
@@ -148,6 +150,52 @@ def test_a_full_disk_is_one_line(number, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.startswith("tito: /tmp/x cannot be written (")
     assert len(said.splitlines()) == 1
+
+
+def test_our_own_lines_go_where_ready_looks():
+    """click's echo wraps a stream of ASCII anew and writes UTF-8 into it."""
+    assert [str(path) for path in OURS if "typer.echo" in path.read_text(encoding="utf-8")] == []
+
+
+READ_ONLY = [
+    ["--version"], ["module", "status"], ["olympics", "rules", "--track", "language"],
+    ["olympics", "leaderboard"], ["data", "list"], ["doctor", "--short"],
+    ["course", "schedule", "--weeks", "2", "--start", "2027-01-11"], ["course", "grades", "größe"],
+    ["benchmark", "size", "--model", "größe 李.pt"], ["explain", "größe", "05_李"],
+    ["grade", "05", "--course", "größe"], ["build", "--check", "größe"], ["export", "--course", "größe 李"],
+]  # fmt: skip
+
+
+@locales
+def test_every_command_that_only_reads_says_it_in_the_locales_letters(locale, tmp_path):
+    """And the help of each: in one process, as `tito` runs them, in a workspace with an odd name."""
+    ws = workspace.init(tmp_path / NAME)[0].root
+    helps = [[*words, "--help"] for words in commands()]
+    program = tmp_path / "all.py"
+    program.write_text(
+        "import json, sys\nfrom tito import cli\n"
+        f"for words in json.loads({json.dumps(READ_ONLY + helps)!r}):\n"
+        "    sys.argv = ['tito', *words]\n"
+        "    try:\n        cli.main()\n    except SystemExit:\n        pass\n    print('-- ended')\n",
+        encoding="utf-8",
+    )
+    done = in_locale({**locale, "PYTHONPATH": str(ROOT)}, sys.executable, program, cwd=ws)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("utf-8", "replace")
+    assert done.stdout.count(b"-- ended") == len(READ_ONLY) + len(helps) > 30
+    plain = "utf-8" if locale == LOCALES["C"] else "ascii"  # Python itself takes UTF-8 there
+    letters = locale.get("PYTHONIOENCODING", plain)
+    assert done.stdout.decode(letters) and done.stderr.decode(letters)
+
+
+def commands(group=None, before=()):
+    """The words of every command of the command line."""
+    group = group or typer.main.get_command(cli.app)
+    for name in group.list_commands(None):
+        one = group.get_command(None, name)
+        one = one.load() if isinstance(one, lazy.Later) else one
+        yield [*before, name]
+        if hasattr(one, "list_commands"):
+            yield from commands(one, [*before, name])
 
 
 @pytest.mark.parametrize("name", ["cp1252", "C without UTF-8 mode"])

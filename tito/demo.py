@@ -36,7 +36,7 @@ from tito.package.exporter import export_notebook, export_text, is_export
 from tito.package.names import MODULES, NAMES
 from tito.student import olympics, workspace
 
-_HEART = progress.Heart(lambda line: typer.echo(line, err=True))  # no step is silent for long
+_HEART = progress.Heart(lambda line: print(line, file=sys.stderr))  # no step is silent for long
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODULES_GRADED = ("05_autograd", "09_spatial")
 TRACKS = ("vision", "language", "speed", "compression")
@@ -92,7 +92,7 @@ def _play(folder: Path, everything: bool, build: bool, short: bool, level: str |
     if workspace.repository() is None:
         raise TitoError("the demo plays in a clone of the course, and this tito runs without one")
     if not as_json:
-        typer.echo("\n".join(machine.short(machine.look(["grading"]))))
+        print("\n".join(machine.short(machine.look(["grading"]))))
     chosen = sandbox.choose(level)
     instructor.warn_level(chosen)
     if build:
@@ -139,15 +139,15 @@ def _play(folder: Path, everything: bool, build: bool, short: bool, level: str |
     seconds = time.perf_counter() - begin
     if as_json:
         rows = [instructor._plain(judgement) for judgement in found]
-        typer.echo(json.dumps({"grades": rows, "results": str(results), "page": str(page), "level": chosen,
+        print(json.dumps({"grades": rows, "results": str(results), "page": str(page), "level": chosen,
                                "unmoved": len(before), "seconds": round(seconds, 1)}))  # fmt: skip
         return
     for line in [*table(found, graded, students), *newcomer(before, after)]:
-        typer.echo(line)
-    typer.echo(f"\nresults        {results}")
-    typer.echo(f"leaderboard    {page}")
-    typer.echo(f"sandbox level  {chosen}")
-    typer.echo(f"{seconds:.0f} s")
+        print(line)
+    print(f"\nresults        {results}")
+    print(f"leaderboard    {page}")
+    print(f"sandbox level  {chosen}")
+    print(f"{seconds:.0f} s")
 
 
 def publish(place: judging.Course) -> tuple[Path, Path]:

@@ -96,19 +96,19 @@ def build_command(
         if check_only:
             stale = check(root, lessons or (), jobs=jobs, force=force, report=_to_stderr)
             if not stale:
-                typer.echo("Everything is as the lessons build it.")
+                print("Everything is as the lessons build it.")
                 return
             for line in stale:
-                typer.echo(line, err=True)
+                print(line, file=sys.stderr)
             raise typer.Exit(1)
         changed = build(root, lessons or (), jobs=jobs, force=force, report=_to_stderr)
     except BuildError as error:
         for line in error.faults:
-            typer.echo(line, err=True)
+            print(line, file=sys.stderr)
         raise typer.Exit(1) from None
     for line in changed:
-        typer.echo(line)
-    typer.echo(f"{len(changed)} files changed." if changed else "Nothing changed.")
+        print(line)
+    print(f"{len(changed)} files changed." if changed else "Nothing changed.")
 
 
 def course_root(start: Path) -> Path:

@@ -109,4 +109,4 @@ def merge(
 
 
 def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
-    typer.echo(json.dumps(data) if as_json else text)
+    print(json.dumps(data) if as_json else text)

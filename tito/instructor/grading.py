@@ -107,12 +107,12 @@ def grade(
         )  # fmt: skip
     failed = [judgement for judgement in judgements if not judgement.key]
     if as_json:
-        typer.echo(json.dumps({"event": "done", "level": chosen, "failed": len(failed),
+        print(json.dumps({"event": "done", "level": chosen, "failed": len(failed),
                                "grades": [_plain(judgement) for judgement in judgements]}))  # fmt: skip
     else:
         for line in report(judgements):
-            typer.echo(line)
-        typer.echo(f"sandbox level: {chosen}")
+            print(line)
+        print(f"sandbox level: {chosen}")
     if failed:
         raise TitoError(
             f"{len(failed)} of {len(judgements)} submissions were not graded, first {failed[0].student}'s "
@@ -129,11 +129,11 @@ def _replay(
     settings = judging.Settings(level, dataset or _dataset(place.root, [assignment]))
     again, differences = replay(place, student, assignment, settings)
     if as_json:
-        typer.echo(json.dumps({**_plain(again), "differences": differences}))
+        print(json.dumps({**_plain(again), "differences": differences}))
     else:
-        typer.echo(f"{assignment} of {student}, again: {again.points:g} of {again.max_points:g}")
+        print(f"{assignment} of {student}, again: {again.points:g} of {again.max_points:g}")
         for line in differences or ["the same points in every cell, from the same submission and grader"]:
-            typer.echo(f"    {line}")
+            print(f"    {line}")
     if differences:
         raise typer.Exit(1)
 
@@ -165,19 +165,19 @@ def explain(
             late = {}
     if as_json:
         cells = [vars(cell) for cell in record.cells]
-        typer.echo(json.dumps({**_plain(record), "cells": cells, "hashes": record.hashes, "gradebook": late}))
+        print(json.dumps({**_plain(record), "cells": cells, "hashes": record.hashes, "gradebook": late}))
         return
-    typer.echo(f"{assignment} of {student}: {record.points:g} of {record.max_points:g}, judged {record.date}")
+    print(f"{assignment} of {student}: {record.points:g} of {record.max_points:g}, judged {record.date}")
     for cell in record.cells:
         points = "by hand" if cell.points is None else f"{cell.points:g} of {cell.max_points:g}"
-        typer.echo(f"    {cell.grade_id:<28} {points:<12} {cell.reason}".rstrip())
+        print(f"    {cell.grade_id:<28} {points:<12} {cell.reason}".rstrip())
     for note in [*record.notes, *([record.stopped] if record.stopped else [])]:
-        typer.echo(f"    {note}")
-    typer.echo(f"sandbox level {record.level}, handed in {record.submitted or 'at a time that is not known'}")
+        print(f"    {note}")
+    print(f"sandbox level {record.level}, handed in {record.submitted or 'at a time that is not known'}")
     if late:
-        typer.echo(f"in the gradebook: {late['score']:g} points, {late['penalty']:g} taken off for lateness")
+        print(f"in the gradebook: {late['score']:g} points, {late['penalty']:g} taken off for lateness")
     hashes = ", ".join(f"{name} {value[:12]}" for name, value in record.hashes.items())
-    typer.echo(f"from {hashes or 'a record of an older version, which kept no hashes'}")
+    print(f"from {hashes or 'a record of an older version, which kept no hashes'}")
 
 
 def similarity(
@@ -224,7 +224,7 @@ def similarity(
 def _progress(as_json: bool) -> Iterator[Any]:
     """What shows the steps of a batch: lines of JSON, or a bar on stderr with the time left."""
     if as_json:
-        yield lambda event: typer.echo(json.dumps(event))
+        yield lambda event: print(json.dumps(event))
         return
     from tqdm import tqdm
 
@@ -317,10 +317,10 @@ def nbgrader(root: Path, *arguments: str) -> str:
 def warn_level(level: str) -> None:
     """Say loudly that the sandbox is not the strongest one."""
     if level != "bubblewrap":
-        typer.echo(
+        print(
             f"WARNING: submissions run at sandbox level {level}, not bubblewrap: install bubblewrap from "
             "your system's packages for official grading.",
-            err=True,
+            file=sys.stderr,
         )
 
 
@@ -392,7 +392,7 @@ def _dataset(root: Path, assignments: Sequence[str]) -> str:
     config = nbgrader_config(Course.at(root))
     chosen = str(config.Judged.get("dataset", "") or datasets.usual())
     if any(rules.track(name).dataset(chosen) == "digits" for name in tracks):
-        typer.echo("The track is scored on digits, the offline stand-in for CIFAR-10.", err=True)
+        print("The track is scored on digits, the offline stand-in for CIFAR-10.", file=sys.stderr)
     return chosen
 
 
@@ -405,4 +405,4 @@ def _plain(judgement: Any) -> dict[str, Any]:
 
 
 def _say(as_json: bool, data: dict[str, Any], text: str | Sequence[str]) -> None:
-    typer.echo(json.dumps(data) if as_json else text)
+    print(json.dumps(data) if as_json else text)

@@ -30,13 +30,13 @@ def sandbox_command(
     table = selftest.run(sandbox.LEVELS if level is None else [sandbox.require(level)])
     used, error = _used()
     if as_json:
-        typer.echo(json.dumps({**asdict(table), "used": used}))
+        print(json.dumps({**asdict(table), "used": used}))
     else:
         by = sandbox.SETTING if os.environ.get(sandbox.SETTING) else "the strongest here"
         for line in _lines(table, detailed=level is not None):
-            typer.echo(line)
+            print(line)
         if used:
-            typer.echo(f"used where none is named: {used} ({by})")
+            print(f"used where none is named: {used} ({by})")
     if error and level is None:
         raise error
     if broken := table.broken():
