@@ -40,7 +40,7 @@ lab: $(VENV)/run.stamp  ## JupyterLab on a student workspace (./workspace)
 build: $(VENV)/run.stamp  ## lessons -> source/, tinytorch/, release/
 	$(BIN)/tito build
 
-check: $(VENV)/dev.stamp  ## what CI checks beside the tests: style, types, built files
+check: $(VENV)/dev.stamp  ## what CI checks beside the tests: style, types, who imports whom, built files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check autograder tito tests benchmarks course
 	$(BIN)/mypy
