@@ -107,7 +107,7 @@ def audit(
 
     limit_s: seconds for the script; default: the track's training limit. progress: called while it runs, with
     the seconds so far and the last line it printed. Other work on the machine makes honest scripts late:
-    audit on an idle one. secret, budget_s: as of scorer.score, the same for both.
+    audit on an idle one. secret, budget_s: as of scorer.Conditions, the same for both.
     Raises AuditError, ValueError, DataError, SandboxUnavailable; never for what is in the submission.
     """
     rule = rules.track(track)
@@ -234,9 +234,8 @@ def _tolerance(rule: rules.Track) -> str:
 
 def _score(found: Audit, folder: Path, which: str, how: tuple[int | str, float]) -> float:
     secret, budget_s = how
-    result = scorer.score(
-        found.track, folder, found.dataset, found.split, level=found.level, secret=secret, budget_s=budget_s
-    )
+    conditions = scorer.Conditions(level=found.level, secret=secret, budget_s=budget_s)
+    result = scorer.score(found.track, folder, found.dataset, found.split, conditions)
     if not result.valid:
         raise _Fault(f"the {which} model is INVALID: {'; '.join(result.reasons)}")
     return float(result.metrics[found.metric])

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,72 +40,91 @@ def judge(
     settings: Settings,
     *,
     force: bool = False,
-    keep: bool = True,
     hashes: dict[str, str] | None = None,
 ) -> Judgement:
     """Judge one submission, or find the judgement of the same submission by the same grader.
 
-    hashes: where they are known, those of `hashes_of`. The judgement is on disk when this returns, unless it
-    is not to be kept.
+    hashes: where they are known, those of `hashes_of`. The judgement is on disk when this returns.
     """
     hashes = hashes or hashes_of(course, student, assignment, assignment_hashes(course, assignment, settings))
     key = key_of(student, assignment, hashes)
-    folder, path = course.submitted(student, assignment), path_of(course, key)
-    if path.exists() and not force:
+    if path_of(course, key).exists() and not force:
         return found(course, student, assignment, key)
+    judgement = judge_anew(course, student, assignment, settings, hashes)
+    save_judgement(path_of(course, key), judgement)
+    return judgement
+
+
+def judge_anew(
+    course: Course, student: str, assignment: str, settings: Settings, hashes: dict[str, str] | None = None
+) -> Judgement:
+    """Judge one submission, whatever is known of it, and keep nothing; hashes as of `judge`."""
+    hashes = hashes or hashes_of(course, student, assignment, assignment_hashes(course, assignment, settings))
     source, release = _ours(course, assignment)
+    folder = course.submitted(student, assignment)
     try:
         submitted, notes = read_submission(folder / f"{assignment}.ipynb"), []
     except NotANotebook as error:
         submitted, notes = None, [str(error)]
     nb = rebuild(unsolved(source, release), submitted, keep_outputs=assignment in rules.TRACKS)
     notes += nb.metadata[NOTES]
-    track = None
     if assignment in rules.TRACKS:
-        result = scorer.score(
-            assignment,
-            folder,
-            rules.track(assignment).dataset(settings.dataset),
-            "private",
-            level=settings.level,
-            secret=course.secret(),
-        )
-        track = result.to_dict()
-        apply_scores(nb, track)
-        stopped = "" if result.valid else "; ".join(result.reasons)
-        seconds = 0.0
+        decided = _measured(course, assignment, folder, settings, nb)
     else:
-        nb = execute.run_notebook(
-            nb,
-            tinytorch_dir=package(course, assignment),
-            level=settings.level,
-            limits=settings.limits,
-            cell_s=settings.cell_s,
-        )
-        run = nb.metadata[execute.RUN]
-        stopped, seconds = run["stopped"], run["seconds"]
-    cells = execute.cell_results(nb)
+        decided = _executed(course, assignment, settings, nb)
+    cells = execute.cell_results(decided.notebook)
     if submitted is None:
         cells = [CellResult(c.grade_id, 0.0, c.max_points, notes[0]) for c in cells]
-    stamp = submitted_at(course, student, assignment)
-    judgement = Judgement(
-        student,
-        assignment,
-        key,
-        settings.level,
-        cells,
-        notes,
-        stopped,
-        seconds,
-        _now(),
-        stamp,
-        track,
-        nb,
-        hashes,
+    return Judgement(
+        student=student,
+        assignment=assignment,
+        key=key_of(student, assignment, hashes),
+        level=settings.level,
+        cells=cells,
+        notes=notes,
+        stopped=decided.stopped,
+        seconds=decided.seconds,
+        date=_now(),
+        submitted=submitted_at(course, student, assignment),
+        track=decided.track,
+        notebook=decided.notebook,
+        hashes=hashes,
     )
-    if keep:
-        save_judgement(path, judgement)
-    return judgement
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """A notebook whose graded cells have their results; stopped, seconds, track as in a Judgement."""
+
+    notebook: NotebookNode
+    stopped: str
+    seconds: float
+    track: dict[str, Any] | None = None
+
+
+def _measured(
+    course: Course, assignment: str, folder: Path, settings: Settings, nb: NotebookNode
+) -> _Decided:
+    """A track: its entry measured by the trusted scorer, whose figures go into the grade cells."""
+    conditions = scorer.Conditions(level=settings.level, secret=course.secret())
+    dataset = rules.track(assignment).dataset(settings.dataset)
+    result = scorer.score(assignment, folder, dataset, "private", conditions)
+    track = result.to_dict()
+    apply_scores(nb, track)
+    return _Decided(nb, "" if result.valid else "; ".join(result.reasons), 0.0, track)
+
+
+def _executed(course: Course, assignment: str, settings: Settings, nb: NotebookNode) -> _Decided:
+    """A module: its notebook run in the sandbox."""
+    nb = execute.run_notebook(
+        nb,
+        tinytorch_dir=package(course, assignment),
+        level=settings.level,
+        limits=settings.limits,
+        cell_s=settings.cell_s,
+    )
+    run = nb.metadata[execute.RUN]
+    return _Decided(nb, run["stopped"], run["seconds"])
 
 
 def path_of(course: Course, key: str) -> Path:

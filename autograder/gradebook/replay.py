@@ -5,7 +5,7 @@ from __future__ import annotations
 from autograder.course import Course, Settings
 from autograder.errors import GradingError, command
 from autograder.gradebook.judgement import Judgement
-from autograder.gradebook.judging import judge
+from autograder.gradebook.judging import judge_anew
 from autograder.gradebook.records import load_record
 
 
@@ -18,7 +18,7 @@ def replay(course: Course, student: str, assignment: str, settings: Settings) ->
     if record is None:
         first = command("tito", "grade", assignment)
         raise GradingError(f"{student} has no graded {assignment}: run {first} first")
-    again = judge(course, student, assignment, settings, force=True, keep=False)
+    again = judge_anew(course, student, assignment, settings)
     differences = [
         f"{name}: another than when it was graded ({record.hashes.get(name, 'none')[:8]}, now {now[:8]})"
         for name, now in again.hashes.items()

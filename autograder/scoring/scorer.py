@@ -51,25 +51,37 @@ class Result:
         return asdict(self)
 
 
-def score(
-    track: str,
-    submission_dir: str | Path,
-    dataset: "str | datasets.Split | datasets.TextSplit",
-    split: str = "private",
-    *,
-    level: str | None = None,
-    secret: int | str = 0,
-    official: bool = True,
-    reference: str | Path | None = None,
-    budget_s: float = measure.BUDGET_S,
-) -> Result:
-    """Measure one submission on one split.
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions an entry is measured.
 
     level: sandbox level; official scoring has to name one, and is refused where it is not to be had; a self
     check (official=False) takes the best there is. secret: seeds order and noise; keep it from students.
     reference: another submission's folder, timed in turn for ratio_to_reference; in compression its accuracy
     is the baseline, in place of the published one; in speed it always is, the course's entry where none is
     named. A self check runs that entry on the submission's tinytorch where the reference package is not here.
+    budget_s: about how many seconds are timed.
+    """
+
+    level: str | None = None
+    secret: int | str = 0
+    official: bool = True
+    reference: str | Path | None = None
+    budget_s: float = measure.BUDGET_S
+
+
+USUAL = Conditions()
+
+
+def score(
+    track: str,
+    submission_dir: str | Path,
+    dataset: "str | datasets.Split | datasets.TextSplit",
+    split: str = "private",
+    conditions: Conditions = USUAL,
+) -> Result:
+    """Measure one submission on one split.
+
     Raises ValueError, datasets.DataError, sandbox.SandboxUnavailable; never for what is in the submission.
     """
     rule = rules.track(track)
@@ -78,10 +90,32 @@ def score(
         raise ValueError(
             f"{track} has no scores for {data.name!r}: expected {', '.join(rule.ramps) or 'a scorer'}"
         )
-    if official and level is None:
+    if conditions.official and conditions.level is None:
         raise ValueError("official scoring names its sandbox level: bubblewrap, landlock or rlimits")
-    level = sandbox.choose(level)
-    result = Result(track, data.name, data.split, official, level=level, machine=machine())
+    result = _blank(rule, data, conditions)
+    submission = Path(submission_dir)
+    with scratch_folder("score") as scratch, contextlib.ExitStack() as stack:
+        place = _reference_folder(submission, scratch, rule, conditions)
+        other = None if place is None else _reference(place, scratch, rule, result.level, stack)
+        if other is not None and rule.one_tokenizer:  # the given checkpoint is the entry's file
+            rule = dataclasses.replace(rule, checkpoint=other.digest, checkpoint_parameters=other.parameters)
+        try:
+            staged = staging.stage(submission, scratch / "submission", rule)
+            result.division = staged.division
+            result.metrics.update(size_bytes=staged.size_bytes, training_seconds=staged.training_seconds)
+            _check_tokenizer(rule, staged, other)
+            _measure(result, rule, staged, data, other, conditions)
+        except (
+            staging.Invalid, client.SubmissionError, language.LanguageError, tokenizer.TokenizerError
+        ) as error:  # fmt: skip
+            result.reasons.append(str(error))
+    return result
+
+
+def _blank(rule: rules.Track, data: "datasets.Split | datasets.TextSplit", conditions: Conditions) -> Result:
+    """A result in which nothing is measured yet. Raises sandbox.SandboxUnavailable."""
+    level = sandbox.choose(conditions.level)
+    result = Result(rule.name, data.name, data.split, conditions.official, level=level, machine=machine())
     result.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     result.metrics = dict.fromkeys(
         ("accuracy", "accuracy_interval", rule.metric, rule.rate, "speed_interval", "ratio_to_reference",
@@ -89,23 +123,6 @@ def score(
     )  # fmt: skip
     result.points = {name: 0.0 for name in rules.DIMENSIONS if name != "innovation"}
     result.scores = dict(result.points)
-    with scratch_folder("score") as scratch, contextlib.ExitStack() as stack:
-        if reference is None and rule.one_tokenizer:
-            own = None if official else Path(submission_dir) / "tinytorch"
-            reference = staging.course_entry(track, scratch / "entry", own)
-        other = None if reference is None else _reference(reference, scratch, rule, level, stack)
-        if other is not None and rule.one_tokenizer:  # the given checkpoint is the entry's file
-            rule = dataclasses.replace(rule, checkpoint=other.digest, checkpoint_parameters=other.parameters)
-        try:
-            staged = staging.stage(Path(submission_dir), scratch / "submission", rule)
-            result.division = staged.division
-            result.metrics.update(size_bytes=staged.size_bytes, training_seconds=staged.training_seconds)
-            _check_tokenizer(rule, staged, other)
-            _measure(result, rule, staged, data, _rng(secret, data), other, budget_s)
-        except (
-            staging.Invalid, client.SubmissionError, language.LanguageError, tokenizer.TokenizerError
-        ) as error:  # fmt: skip
-            result.reasons.append(str(error))
     return result
 
 
@@ -129,10 +146,11 @@ def _measure(
     rule: rules.Track,
     staged: staging.Staged,
     data: "datasets.Split | datasets.TextSplit",
-    rng: np.random.Generator,
     reference: tracks.Reference | None,
-    budget_s: float,
+    conditions: Conditions,
 ) -> None:
+    """Fill the result in, in a worker of the entry's own."""
+    rng = _rng(conditions.secret, data)
     code = quality.measure(staged.folder, level=result.level)
     result.metrics["quality"] = code.value
     vocabulary = staged.tokenizer.vocab_size if staged.tokenizer else 0
@@ -148,8 +166,8 @@ def _measure(
             result.metrics["parameters"] = worker.load(staged.model, vocabulary)["parameters"]
             _check_parameters(rule, staged, result.metrics["parameters"])
             run = tracks.Run(
-                rule, staged, worker, data, rng, reference, budget_s, result.metrics, result.samples,
-                fresh=fresh,
+                rule, staged, worker, data, rng, reference, conditions.budget_s, result.metrics,
+                result.samples, fresh=fresh,
             )  # fmt: skip
             tracks.MEASURES[rule.measure](run)
             worker.check_limits()
@@ -204,6 +222,16 @@ def _worker(folder: Path, rule: rules.Track, level: str) -> client.Worker:
         threads=rule.limits.threads,
     )
     return client.Worker(folder, folder, limits, level, answer_s=rule.limits.answer_s)
+
+
+def _reference_folder(
+    submission: Path, scratch: Path, rule: rules.Track, conditions: Conditions
+) -> str | Path | None:
+    """The reference entry that was named, else the course's own where the track needs one."""
+    if conditions.reference is not None or not rule.one_tokenizer:
+        return conditions.reference
+    own = None if conditions.official else submission / "tinytorch"
+    return staging.course_entry(rule.name, scratch / "entry", own)
 
 
 def _reference(

@@ -65,33 +65,22 @@ def score(
     of the metric; they decide with it whether the gate is passed.
     """
     ramps = track.ramps[dataset]
-    share = gate_share(ramps["accuracy"], figures["accuracy"])
-    passed = _passes(ramps["accuracy"], figures["accuracy"])
-    gate = "accuracy"
-    missed = []
-    for name, least in track.gates.items():
-        figure = (gates or {})[name]
-        if figure < least:
-            passed = False
-            missed.append(f"accuracy gate: {name.replace('_', ' ')} {figure:.3g} is below {least:g}")
-            if figure / least < share:
-                gate, share = name.replace("_", " "), max(0.0, figure / least)
+    gate = _gate(track, ramps["accuracy"], figures["accuracy"], gates or {})
     scores = {
-        name: on_ramp(ramp, figures[name]) * (1.0 if name == "accuracy" else share)
+        name: on_ramp(ramp, figures[name]) * (1.0 if name == "accuracy" else gate.share)
         for name, ramp in ramps.items()
     }
     scores["quality"] = min(1.0, max(0.0, quality))
     points = {name: round(value * track.points[name], 2) for name, value in scores.items()}
-    reasons = missed
+    reasons = list(gate.missed)
     for name, ramp in ramps.items():
         if points[name] < track.points[name]:
-            reasons.append(
-                _lost(name, float(figures[name]), ramp, points[name], track.points[name], share, gate)
-            )
+            lost = _lost(name, float(figures[name]), ramp, gate)
+            reasons.append(f"{lost}: {_of(points[name], track.points[name])}")
     if points["quality"] < track.points["quality"]:
         why = "; ".join(quality_reasons or []) or f"code quality is {quality:.2f} of 1"
         reasons.append(f"code quality: {why}: {_of(points['quality'], track.points['quality'])}")
-    return Scored(scores, points, round(sum(points.values()), 2), reasons, passed)
+    return Scored(scores, points, round(sum(points.values()), 2), reasons, gate.passed)
 
 
 def composite(points: Mapping[str, float], innovation: float | None) -> float:
@@ -119,7 +108,33 @@ def _passes(ramp: Ramp, figure: float) -> bool:
     return figure >= ramp.gate[0] if ramp.reference[0] > ramp.floor else figure < ramp.gate[0]
 
 
-def _lost(name: str, figure: float, ramp: Ramp, got: float, most: int, share: float, gate: str) -> str:
+@dataclass(frozen=True)
+class _Gate:
+    """How far an entry came at the gate that holds it back most: its name, the share 0..1 of it reached.
+
+    passed: every gate is. missed: a line for each further gate that is not.
+    """
+
+    name: str
+    share: float
+    passed: bool
+    missed: list[str]
+
+
+def _gate(track: Track, ramp: Ramp, accuracy: float, figures: Mapping[str, float]) -> _Gate:
+    """The accuracy gate, or of the track's further ones that of which a smaller share is reached."""
+    name, share, missed = "accuracy", gate_share(ramp, accuracy), []
+    for metric, least in track.gates.items():
+        figure, shown = figures[metric], metric.replace("_", " ")
+        if figure < least:
+            missed.append(f"accuracy gate: {shown} {figure:.3g} is below {least:g}")
+            if figure / least < share:
+                name, share = shown, max(0.0, figure / least)
+    return _Gate(name, share, _passes(ramp, accuracy) and not missed, missed)
+
+
+def _lost(name: str, figure: float, ramp: Ramp, gate: _Gate) -> str:
+    """Why a dimension has not all its points."""
     better = ramp.reference[0] > ramp.floor
     steps = zip((*ramp.marks, "full marks at"), ramp.points[1:], strict=True)
     missed = [(goal, at) for goal, (at, _) in steps if (figure < at if better else figure > at)]
@@ -129,9 +144,9 @@ def _lost(name: str, figure: float, ramp: Ramp, got: float, most: int, share: fl
         text = f"{name} {show(ramp.unit, figure)} is {side} {goal} {show(ramp.unit, at)}"
     else:
         text = f"{name} {show(ramp.unit, figure)} is enough for full marks"
-    if name != "accuracy" and share < 1:
-        text += f", and below the {gate} gate it counts {100 * share:.0f}%"
-    return f"{text}: {_of(got, most)}"
+    if name != "accuracy" and gate.share < 1:
+        text += f", and below the {gate.name} gate it counts {100 * gate.share:.0f}%"
+    return text
 
 
 def _of(got: float, most: int) -> str:

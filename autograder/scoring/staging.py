@@ -47,22 +47,37 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
 
     The worker sees nothing else, so that all it could use has been counted.
     """
-    limits = rule.limits
+    most = rule.limits.file_bytes
     _refuse_links(source)
+    name = _model_name(source)
+    if not (source / "tinytorch").is_dir():
+        raise Invalid("the folder tinytorch/ is missing: run `tito olympics submit` to pack it")
+    target.mkdir()
+    content = _content(source / name, most, f"the limit is {most / rules.MB:g} MB")
+    check_model(name, content)
+    (target / name).write_bytes(content)
+    code = _copy_code(source, target, rule.limits.code_bytes)
+    size = len(content) + max(0, code - rules.CODE_BYTES)
+    words = _tokenizer(source, target) if rule.text else None
+    size += (target / TOKENIZER).stat().st_size if rule.text else 0
+    if size > most:
+        raise Invalid(f"model and surplus code have {size / rules.MB:.1f} MB: {most / rules.MB:g} allowed")
+    seconds, division = _training(source / "training.json", rule)
+    return Staged(target, target / name, size, seconds, division, words)
+
+
+def _model_name(source: Path) -> str:
+    """The name of the one model file; raises Invalid for none, and for two."""
     models = [name for name in MODEL_NAMES if os.path.lexists(source / name)]
     if not models:
         raise Invalid(f"there is no model file: expected {MODEL_NAMES[0]}, written by tinytorch.save")
     if len(models) > 1:
         raise Invalid(f"there are two model files, {' and '.join(models)}: keep one")
-    if not (source / "tinytorch").is_dir():
-        raise Invalid("the folder tinytorch/ is missing: run `tito olympics submit` to pack it")
-    target.mkdir()
-    model = target / models[0]
-    content = _content(
-        source / models[0], limits.file_bytes, f"the limit is {limits.file_bytes / rules.MB:g} MB"
-    )
-    check_model(models[0], content)
-    model.write_bytes(content)
+    return models[0]
+
+
+def _copy_code(source: Path, target: Path, most: int) -> int:
+    """Copy network.py and the Python files of tinytorch/, at most so many bytes; says how many there are."""
     code = names = 0
     packed = [path for path in sorted((source / "tinytorch").rglob("*.py")) if path.is_file()]
     own = [source / "network.py"] if os.path.lexists(source / "network.py") else []
@@ -70,7 +85,7 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
         inside = path.relative_to(source)
         if not str(inside).isprintable():
             raise Invalid(f"{str(inside)!r} is no name for a file of code: use printable characters")
-        text = _content(path, limits.code_bytes - code, "there is too much code in the submission")
+        text = _content(path, most - code, "there is too much code in the submission")
         code += len(text)
         names += len(os.fsencode(inside))
         if names > _MOST_NAMES:  # names can hold weights, too
@@ -78,15 +93,7 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
         copy = target / inside
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(text)
-    size = len(content) + max(0, code - rules.CODE_BYTES)
-    words = _tokenizer(source, target) if rule.text else None
-    size += (target / TOKENIZER).stat().st_size if rule.text else 0
-    if size > limits.file_bytes:
-        raise Invalid(
-            f"model and surplus code have {size / rules.MB:.1f} MB: {limits.file_bytes / rules.MB:g} allowed"
-        )
-    seconds, division = _training(source / "training.json", rule)
-    return Staged(target, model, size, seconds, division, words)
+    return code
 
 
 def entry_folder(track: str) -> Path:

@@ -29,7 +29,8 @@ def main():
     with scratch_folder("measure") as folder:
         submission = staging.course_entry(args.track, folder / args.track)
         dataset = rules.track(args.track).dataset(args.dataset)
-        result = scorer.score(args.track, submission, dataset, args.split, level=sandbox.choose())
+        conditions = scorer.Conditions(level=sandbox.choose())
+        result = scorer.score(args.track, submission, dataset, args.split, conditions)
     if not result.valid:
         raise SystemExit(f"score.py: the entry is INVALID: {'; '.join(result.reasons)}")
     write_text(entry / "result.json", json.dumps(result.to_dict(), indent=1, sort_keys=True) + "\n")

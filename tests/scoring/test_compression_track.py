@@ -24,8 +24,9 @@ def no_linters(monkeypatch):
     monkeypatch.setattr(quality, "measure", lambda folder, level: whole)
 
 
-def score(folder):
-    return scorer.score("compression", folder, DATA, level=sandbox.choose(), secret="s", budget_s=0)
+def score(folder, **options):
+    conditions = scorer.Conditions(level=sandbox.choose(), secret="s", budget_s=0, **options)
+    return scorer.score("compression", folder, DATA, conditions=conditions)
 
 
 def declare(folder, **fields):
@@ -154,8 +155,6 @@ def test_a_reference_that_runs_beside_is_the_baseline(tmp_path):
         "        return super().logits(x) * 0\n",
     )
     folder = submission(tmp_path / "s")
-    result = scorer.score(
-        "compression", folder, DATA, level=sandbox.choose(), secret="s", budget_s=0, reference=blind
-    )
+    result = score(folder, reference=blind)
     chance = float((DATA.labels == 0).mean())  # equal logits: the first class
     assert result.metrics["accuracy_lost"] == pytest.approx(chance - result.metrics["accuracy"])

@@ -145,7 +145,8 @@ def test_a_line_names_what_was_measured(tmp_path: Path) -> None:
 
 def test_a_real_result_fits(tmp_path: Path) -> None:
     folder = submission(tmp_path / "ada")
-    scored = scorer.score("vision", folder, pictures(60), level="rlimits", budget_s=0.1).to_dict()
+    conditions = scorer.Conditions(level="rlimits", budget_s=0.1)
+    scored = scorer.score("vision", folder, pictures(60), conditions=conditions).to_dict()
     line = ledger.append(tmp_path / "grading", ledger.grading("ada", ledger.digest(folder), scored))
     assert line["machine"] == scorer.machine() and line["date"] and line["figures"]["size_bytes"] > 0
 

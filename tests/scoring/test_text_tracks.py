@@ -29,7 +29,8 @@ def small_and_quick(monkeypatch):
 
 
 def score(track, folder, **options):
-    return scorer.score(track, folder, DATA, level=sandbox.choose(), secret="s", budget_s=0, **options)
+    conditions = scorer.Conditions(level=sandbox.choose(), secret="s", budget_s=0, **options)
+    return scorer.score(track, folder, DATA, conditions=conditions)
 
 
 def declare(folder, **fields):

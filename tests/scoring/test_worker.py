@@ -190,7 +190,8 @@ def test_student_names_do_not_shadow_the_standard_library(tmp_path):
 
 
 def score(folder, **options):
-    return scorer.score("vision", folder, DATA, level=sandbox.choose(), secret="s", budget_s=0, **options)
+    conditions = scorer.Conditions(level=sandbox.choose(), secret="s", budget_s=0, **options)
+    return scorer.score("vision", folder, DATA, conditions=conditions)
 
 
 def test_an_honest_submission(tmp_path):
@@ -264,10 +265,11 @@ def test_the_graders_own_faults_are_raised(tmp_path, monkeypatch):
         scorer.score("chess", folder, DATA)
     monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
     with pytest.raises(sandbox.SandboxUnavailable):
-        scorer.score("vision", folder, DATA, level="bubblewrap")
+        scorer.score("vision", folder, DATA, conditions=scorer.Conditions(level="bubblewrap"))
 
 
 def test_a_self_check_takes_the_best_level_there_is(tmp_path, monkeypatch, no_linters):
     monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
-    result = scorer.score("vision", submission(tmp_path / "s"), DATA, official=False, budget_s=0)
+    conditions = scorer.Conditions(official=False, budget_s=0)
+    result = scorer.score("vision", submission(tmp_path / "s"), DATA, conditions=conditions)
     assert (result.level, result.official, result.valid) == ("rlimits", False, True)

@@ -177,10 +177,8 @@ def run_retime(track: str, root: Path | None, level: str | None, force: bool) ->
             return done
         with scratch_folder("retime") as scratch:
             entry = staging.course_entry(track, scratch / track)
-            result = scorer.score(
-                track, entry, old["dataset"], old["split"], secret=place.secret(),
-                level=sandbox.choose(level),
-            )  # fmt: skip
+            conditions = scorer.Conditions(level=sandbox.choose(level), secret=place.secret())
+            result = scorer.score(track, entry, old["dataset"], old["split"], conditions)
             if not result.valid:
                 raise TitoError(f"the course's {track} entry is INVALID now: {'; '.join(result.reasons)}")
             new = result.to_dict()
