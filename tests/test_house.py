@@ -1,0 +1,73 @@
+"""What the house promises of itself: no circles, rooms of at most fourteen modules, no long function where
+a grade is decided."""
+
+from __future__ import annotations
+
+import pytest
+
+from autograder import trusted
+from tests import house
+
+MOST_MODULES = 14
+# Functions of the trusted rooms that are over 40 lines still. The set only shrinks.
+KNOWN_LONG = {
+    "autograder/data/tinytalks.py _families",
+    "autograder/notebooks/cells/wire.py encode",
+    "autograder/notebooks/execute.py _run",
+    "autograder/notebooks/execute.py run_notebook",
+    "autograder/notebooks/rebuild.py rebuild",
+    "autograder/sandbox/__init__.py start",
+    "autograder/sandbox/disk.py _count",
+    "autograder/sandbox/supervisor.py _watch",
+    "autograder/scoring/measure.py throughput",
+    "autograder/scoring/tokens.py speed",
+}
+# Those that take more than six parameters still.
+KNOWN_MANY = {
+    "autograder/notebooks/execute.py run_notebook",
+    "autograder/sandbox/__init__.py run",
+    "autograder/sandbox/__init__.py start",
+    "autograder/scoring/measure.py throughput",
+    "autograder/scoring/tokens.py speed",
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> house.House:
+    return house.measure()
+
+
+def in_trusted_rooms(functions: list[house.Function]) -> set[str]:
+    """Those that stand in files that decide a grade, as "file name": lines move, names stay."""
+    files = {f"autograder/{name}" for name in trusted.names()}
+    places = [(one.where.partition(":")[0], one.where.rpartition(" ")[2]) for one in functions]
+    return {f"{file} {name}" for file, name in places if file in files}
+
+
+def test_no_module_imports_itself_by_way_of_others(measured):
+    assert measured.circles == []
+
+
+def test_a_room_is_no_hall(measured):
+    assert {room: n for room, n in measured.rooms.items() if n > MOST_MODULES} == {}
+
+
+@pytest.mark.parametrize("kind, known", [("long", KNOWN_LONG), ("many", KNOWN_MANY)])
+def test_functions_that_decide_a_grade_are_short_and_take_little(measured, kind, known):
+    seen = in_trusted_rooms(getattr(measured, kind))
+    assert seen - known == set(), "take them apart"
+    assert known - seen == set(), "they are mended: take them off the list"
+
+
+def test_the_measure_sees_a_circle_a_long_function_and_a_greedy_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(house, "ROOT", tmp_path)
+    (tmp_path / "autograder").mkdir()
+    body = "    x = 1\n" * house.LONG
+    (tmp_path / "autograder" / "a.py").write_text(f"from autograder import b\n\n\ndef long():\n{body}")
+    greedy = "def greedy(a, b, c, d, e, /, f, *, g): ...\n"
+    (tmp_path / "autograder" / "b.py").write_text(f"{greedy}\n\ndef later():\n    import autograder.a\n")
+    found = house.measure()
+    assert [set(ring) for ring in found.circles] == [{"autograder.a", "autograder.b"}]
+    assert [one.where for one in found.long] == ["autograder/a.py:4 long"]
+    assert [one.where for one in found.many] == ["autograder/b.py:1 greedy"]
+    assert found.rooms == {"autograder": 2}
