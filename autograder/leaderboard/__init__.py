@@ -11,7 +11,7 @@ from autograder.leaderboard.plots import SEED_RECORDS as SEED_RECORDS
 from autograder.leaderboard.plots import pareto as pareto
 from autograder.leaderboard.plots import plot as plot
 from autograder.leaderboard.ranking import MEASURED as MEASURED
-from autograder.leaderboard.ranking import RANKED_BY as RANKED_BY
+from autograder.leaderboard.ranking import OWN_FIGURE as OWN_FIGURE
 from autograder.leaderboard.ranking import Section as Section
 from autograder.leaderboard.ranking import numbered as numbered
 from autograder.leaderboard.ranking import results as results

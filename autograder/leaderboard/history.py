@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from autograder.leaderboard import wording
 from autograder.leaderboard.chart import Canvas, Scale, both, span
 from autograder.leaderboard.plots import NAME_LENGTH, data_table
-from autograder.leaderboard.ranking import RANKED_BY, Section, competes
+from autograder.leaderboard.ranking import OWN_FIGURE, Section, competes
 from autograder.leaderboard.wording import Figure, name_html, plain, slug
 
 # What the record of a track is in: its ranking's figure, in vision the one that the seed rules name.
@@ -66,7 +66,7 @@ def plot(boards: Sequence[Section]) -> str:
     """A track's record on one data set over time, a line for each division; "" where there was none yet."""
     track, dataset = boards[0].track, boards[0].dataset
     figure = _RECORD_IN.get(track) or wording.figures(track)[0]
-    lines = {b.division: steps(b.entries, figure, gate=track in RANKED_BY) for b in boards}
+    lines = {b.division: steps(b.entries, figure, gate=track in OWN_FIGURE) for b in boards}
     lines = {division: found for division, found in lines.items() if found}
     if not lines:
         return ""

@@ -15,8 +15,8 @@ from autograder.leaderboard.wording import slug
 from autograder.scoring import rules
 
 MEASURED = ("graded", "audited")  # the badges of entries that compete
-# What a track is ranked by after its gate, and whether less is better. Vision is ranked by points.
-RANKED_BY = {
+# A track's own figure, and whether less is better: it ends ties of the score, and its history is drawn by it.
+OWN_FIGURE = {
     "language": ("bits_per_byte", True),
     "speed": ("tokens_per_second", False),
     "compression": ("size_bytes", True),
@@ -72,8 +72,8 @@ def tracks(exported: Mapping[str, Any]) -> list[str]:
 def sections(exported: Mapping[str, Any], track: str) -> list[Section]:
     """The boards of a track, one for each data set and division, CIFAR-10 and the closed division first.
 
-    Graded and audited, valid entries are ranked by points, then accuracy, in vision; elsewhere by the track's
-    own figure (RANKED_BY) among those that pass the gate, the others after them by points. Equals share a
+    Graded and audited, valid entries are ranked by their score, the sum of the five dimensions; equal scores
+    by the track's own figure (OWN_FIGURE) among those that pass the gate, then by accuracy. Equals share a
     rank. Self-reported and reference entries stand among them without a rank, invalid ones at the end.
     """
     entries = [entry for entry in exported["entries"] if entry["track"] == track]
@@ -111,6 +111,16 @@ def competes(entry: Mapping[str, Any]) -> bool:
     return bool(entry["valid"]) and entry["badge"] in MEASURED
 
 
+def parts(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """The five dimensions of an entry's score, in points; None for one that nobody has marked yet."""
+    found: dict[str, float | None] = dict.fromkeys(rules.DIMENSIONS)
+    for cell in entry["cells"]:
+        dimension = next((d for d in rules.DIMENSIONS if d in cell["grade_id"]), None)
+        if dimension is not None and found[dimension] is None:
+            found[dimension] = cell["points"]
+    return found
+
+
 def _section(track: str, dataset: str, division: str, entries: Sequence[dict[str, Any]]) -> Section:
     chosen = sorted(
         (e for e in entries if (str(e["dataset"]), e.get("division", "open")) == (dataset, division)),
@@ -130,13 +140,13 @@ def _section(track: str, dataset: str, division: str, entries: Sequence[dict[str
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[bool, float, float, float, str]:
-    """Invalid entries last, then by the track's own figure, points and accuracy; the name ends ties."""
+    """Invalid entries last, then by score, the track's own figure and accuracy; the name ends ties."""
     accuracy = entry["metrics"].get("accuracy") or 0.0
-    return (not entry["valid"], _own_figure(entry), -entry["points"], -accuracy, entry["name"])
+    return (not entry["valid"], -entry["points"], _own_figure(entry), -accuracy, entry["name"])
 
 
 def _own_figure(entry: Mapping[str, Any]) -> float:
-    metric, less = RANKED_BY.get(entry["track"], ("", True))
+    metric, less = OWN_FIGURE.get(entry["track"], ("", True))
     figure = entry["metrics"].get(metric)
     if not metric:
         return 0.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from autograder.leaderboard import history, plots, wording
 from autograder.leaderboard.merge import machine
-from autograder.leaderboard.ranking import Section, datasets, sections, sums
+from autograder.leaderboard.ranking import Section, datasets, parts, sections, sums
 from autograder.leaderboard.wording import Figure, name_html, slug
 from autograder.scoring import rules
 
@@ -26,7 +26,7 @@ def show(exported: Mapping[str, Any], track: str) -> str:
         f'<section class="track" id="{slug(track)}" data-track="{slug(track)}" '
         f'aria-labelledby="{slug(track)}-title"><h2 id="{slug(track)}-title">{escape(rule.title)}</h2>'
         f"<p>{escape(rule.task)}. Gate: {escape(rule.gate)}. Record to beat: {escape(rule.record)}. "
-        f"Ranked by {escape(rule.ranking)}.</p>"
+        f"Ranked by {escape(rule.ranking)}; a click on a heading orders by that figure.</p>"
     )
     boards = sections(exported, track)
     if not boards:
@@ -131,6 +131,7 @@ def _heads(track: str, classes: Sequence[str]) -> list[tuple[str, bool]]:
     group = [("Class", False)] if classes else []
     return [
         ("Rank", False), ("Name", False), *group, ("Score", False),
+        *((f"{name.capitalize()} of {most}", False) for name, most in rules.track(track).points.items()),
         *((figure.head, figure.more) for figure in wording.figures(track)),
         ("Badge", False), ("Date", False),
     ]  # fmt: skip
@@ -166,9 +167,19 @@ def _row(entry: dict[str, Any], rank: int | None, classes: Sequence[str]) -> str
     ties += "" if entry["valid"] else " class=invalid"
     cells = "".join(_cell(entry, figure) for figure in wording.figures(entry["track"]))
     return (
-        f'<tr{ties}><td>{place}<th scope="row">{name}{where}<td>{entry["points"]:.1f}{cells}'
+        f'<tr{ties}><td>{place}<th scope="row">{name}{where}{_score(entry)}{cells}'
         f"<td>{shown}<td>{escape(entry['date'][:10])}"
     )
+
+
+def _score(entry: dict[str, Any]) -> str:
+    """The score and its five parts; while innovation is not marked, of how much it is."""
+    most, own = rules.track(entry["track"]).points, parts(entry)
+    marked = sum(points for name, points in most.items() if own[name] is not None)
+    waits = [name for name in most if own[name] is None]
+    open_ = f' <span class="interval">of {marked}, {", ".join(waits)} open</span>' if waits else ""
+    shown = "".join("<td>-" if own[name] is None else f"<td>{own[name]:.1f}" for name in most)
+    return f"<td data-v={entry['points']:.6g}>{entry['points']:.1f}{open_}{shown}"
 
 
 def _cell(entry: dict[str, Any], figure: Figure) -> str:

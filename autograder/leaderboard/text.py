@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autograder.leaderboard import wording
-from autograder.leaderboard.ranking import Section, sections
+from autograder.leaderboard.ranking import Section, parts, sections
 from autograder.scoring import rules, scores, staging
 
 NAME = 28  # characters of a name
@@ -41,11 +41,13 @@ def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if head != before:
             text.append(f"  {plain(head)}")
             before = head
+            columns = " ".join(rules.DIMENSIONS)
+            text.append(f"  {'rank':>4}  {'name':<{NAME}} {'score':>6}  {columns}")
         rank = "-" if row["rank"] is None else row["rank"]
-        text.append(
-            f"  {rank:>4}  {plain(row['name'], NAME):<{NAME}} {row['points']:6.2f}  {row['badge']:<13} "
-            f"{row['figures']}"
-        )
+        shown = {name: "open" if own is None else f"{own:.1f}" for name, own in row["parts"].items()}
+        own = " ".join(f"{shown[name]:>{len(name)}}" for name in rules.DIMENSIONS)
+        name = f"{plain(row['name'], NAME):<{NAME}}"
+        text.append(f"  {rank:>4}  {name} {row['points']:6.2f}  {own}  {row['badge']:<13} {row['figures']}")
     return text
 
 
@@ -57,7 +59,8 @@ def course_rows(track: str) -> list[dict[str, Any]]:
     result = json.loads(path.read_text(encoding="utf-8"))
     entry = {"rank": None, "name": f"Course entry ({track})", "badge": "reference", "valid": True}
     told = {key: result[key] for key in ("dataset", "metrics")} | {"division": result.get("division", "open")}
-    return [_shown({**entry, **told, "points": sum(result["points"].values())})]
+    own = {name: result["points"].get(name) for name in rules.DIMENSIONS}
+    return [_shown({**entry, **told, "points": sum(result["points"].values()), "parts": own})]
 
 
 def record(track: str) -> str:
@@ -69,7 +72,7 @@ def record(track: str) -> str:
 def _rows(board: Section) -> list[dict[str, Any]]:
     return [
         _shown({"rank": rank, **{k: entry.get(k) for k in ("name", "badge", "points", "valid", "metrics")},
-                "dataset": board.dataset, "division": board.division})
+                "parts": parts(entry), "dataset": board.dataset, "division": board.division})
         for entry, rank in zip(board.entries, board.ranks, strict=True)
     ]  # fmt: skip
 

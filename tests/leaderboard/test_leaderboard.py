@@ -10,6 +10,8 @@ import pytest
 from autograder import leaderboard
 from autograder.errors import GradingError
 from autograder.leaderboard import merge, results_file
+from autograder.leaderboard import text as terminal
+from autograder.scoring import rules
 from tests import boards
 
 
@@ -52,6 +54,25 @@ def test_ranks():
     assert ranked == [
         (None, "Mine"), (1, "<b>Noether</b>"), (1, "Tie"), (3, "Curie"), (4, "Zuse"), (None, "Forger"),
     ]  # fmt: skip
+
+
+def test_the_board_has_the_five_dimensions_and_says_what_is_open():
+    unmarked = entry("Open", 0.9, 1e6, 70.0)
+    unmarked["cells"] = [
+        {"grade_id": d, "points": None if d == "innovation" else 17.5, "max_points": 20.0, "reason": ""}
+        for d in rules.DIMENSIONS
+    ]
+    marked = {**unmarked, "name": "Marked", "points": 76.0}
+    marked["cells"] = [{**cell, "points": cell["points"] or 6.0} for cell in unmarked["cells"]]
+    (board,) = leaderboard.sections({"entries": [unmarked, marked]}, "vision")
+    first, second = re.findall(
+        r"<tr.*?(?=<tr|</tbody>)", leaderboard.table(board).partition("<tbody>")[2] + "</tbody>", re.S
+    )
+    assert "of 90, innovation open" in second and second.count("<td>17.5") == 4
+    assert "open" not in first and "<td>6.0" in first and first.count("<td>17.5") == 4
+    shown = terminal.lines(terminal.rows({"entries": [unmarked, marked]}, "vision"))
+    assert [line.split()[:1] for line in shown[2:]] == [["1"], ["2"]]
+    assert "open" in shown[3] and "open" not in shown[2] and shown[1].split()[:3] == ["rank", "name", "score"]
 
 
 def test_audited_entries_compete_and_say_so():
@@ -247,23 +268,25 @@ def of_track(track, name, **metrics):
     return {**made, "track": track, "assignment": track}
 
 
-def test_speed_is_ranked_by_tokens_a_second_after_the_gate():
+def test_the_score_ranks_every_track_and_the_own_figure_ends_its_ties():
     entries = [
-        of_track("speed", "slow", tokens_per_second=150.0, retention=1.0, points=80.0),
+        of_track("speed", "slow", tokens_per_second=150.0, retention=1.0),
         of_track("speed", "quick", tokens_per_second=900.0, retention=0.97, latency_p50=0.0012),
+        of_track("speed", "whole", tokens_per_second=120.0, retention=1.0, points=80.0),
         of_track("speed", "careless", tokens_per_second=5000.0, retention=0.5, gate_passed=False),
     ]
     (board,) = leaderboard.sections({"entries": entries}, "speed")
-    assert [e["name"] for e in board.entries] == ["quick", "slow", "careless"] and board.ranks == [1, 2, 3]
+    assert [e["name"] for e in board.entries] == ["whole", "quick", "slow", "careless"]
+    assert board.ranks == [1, 2, 3, 4]
     page = leaderboard.show({"entries": entries}, "speed")
     for text in ("900 tokens/s", "97.0%", "1.2 ms", "Kept", "TinyTalks"):
         assert text in page
     assert "Pareto front: quick, careless" in page or "Pareto front: careless, quick" in page
 
 
-def test_language_is_ranked_by_bits_per_byte_and_less_is_better():
+def test_of_bits_a_byte_less_is_better():
     entries = [
-        of_track("language", "worse", bits_per_byte=0.71, rubric=0.9, points=80.0),
+        of_track("language", "worse", bits_per_byte=0.71, rubric=0.9),
         of_track("language", "better", bits_per_byte=0.52, bits_per_byte_interval=[0.5, 0.54], rubric=0.8),
     ]
     (board,) = leaderboard.sections({"entries": entries}, "language")
