@@ -60,8 +60,10 @@ def stage(source: Path, target: Path, rule: rules.Track) -> Staged:
     size = len(content) + max(0, code - rules.CODE_BYTES)
     words = _tokenizer(source, target) if rule.text else None
     size += (target / TOKENIZER).stat().st_size if rule.text else 0
-    if size > most:
-        raise Invalid(f"model and surplus code have {size / rules.MB:.1f} MB: {most / rules.MB:g} allowed")
+    if size >= most:  # the page's limits are strict: less than
+        raise Invalid(
+            f"model and surplus code have {size / rules.MB:.1f} MB: less than {most / rules.MB:g} asked"
+        )
     seconds, division = _training(source / "training.json", rule)
     return Staged(target, target / name, size, seconds, division, words)
 
@@ -248,7 +250,7 @@ def _check_seconds(seconds: Any, limits: rules.Limits) -> None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise Invalid(f"training.json gives {_shown(seconds)} as seconds: expected a number")
-    if seconds > limits.training_s:
+    if seconds >= limits.training_s:
         hours = min(seconds, 10**9) / 3600
         raise Invalid(f"training took {hours:.1f} h: the limit is {limits.training_s / 3600:g} h")
 

@@ -81,3 +81,19 @@ def test_composite_adds_the_manual_mark():
 def test_unknown_track():
     with pytest.raises(ValueError, match="no track 'visoin': expected one of vision, language"):
         rules.track("visoin")
+
+
+def test_more_than_95_percent_is_not_95_and_at_least_80_is_80():
+    """The words of the capstone page, at the thresholds themselves."""
+
+    def passes(track, accuracy, **gates):
+        figures = {"accuracy": accuracy, "speed": 500.0, "size": 1e6}
+        (dataset, *_) = rules.track(track).ramps
+        return scores.score(rules.track(track), dataset, figures, quality=1.0, gates=gates).gate_passed
+
+    assert [passes("speed", kept, tokens_per_second=500.0) for kept in (0.95, 0.9501)] == [False, True]
+    assert [passes("speed", 1.0, tokens_per_second=rate) for rate in (99.9, 100.0)] == [False, True]
+    assert [passes("vision", share) for share in (0.7999, 0.80)] == [False, True]
+    assert [passes("compression", lost) for lost in (0.03, 0.0299)] == [False, True]
+    kept = rules.track("speed").ramps["tinytalks"]["accuracy"]
+    assert scores.show(kept.unit, kept.gate[0]) == "95.0% kept"

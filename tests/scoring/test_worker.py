@@ -236,6 +236,10 @@ def log_file(text):
         (log_file('{"seconds": NaN}'), "expected a number"),
         (log_file('{"seconds": true}'), "expected a number"),
         (log_file('{"seconds": 9000}'), "training took 2.5 h: the limit is 2 h"),
+        (
+            log_file('{"seconds": 7200}'),
+            "training took 2.0 h: the limit is 2 h",
+        ),  # less than: the page's word
         (lambda f: (f / "network.py").symlink_to("/etc/passwd"), "'network.py' is a symbolic link"),
         (lambda f: os.mkfifo(f / "pipe"), "'pipe' is not a plain file"),
         (lambda f: (f / "tinytorch" / "big.py").write_text("#" * 5_000_000), "too much code"),
