@@ -100,36 +100,38 @@ def rebuild(
     for a grader to look at.
     """
     nb = unsolved(ours)
-    notes: list[str] = []
-    wanted = {str(grade_id(cell)) for cell in nb.cells if is_solution(cell)}
-    answers, twice = _answers(submitted) if submitted is not None else ({}, set())
+    nb.metadata[NOTES] = []
+    if submitted is None:
+        return nb
+    solutions = [(str(grade_id(cell)), cell) for cell in nb.cells if is_solution(cell)]
+    wanted = {name for name, _ in solutions}
+    answers, twice = _answers(submitted)
+    notes = [f"Cell {name} occurs more than once: the first one counts." for name in sorted(twice & wanted)]
     foreign = sorted(name for name in answers if name not in wanted and answers[name]["solution"])
-    notes += [f"Cell {name} occurs more than once: the first one counts." for name in sorted(twice & wanted)]
     if foreign:
         notes.append(f"Not part of this assignment and left out: {', '.join(foreign[:5])}.")
-    for cell in nb.cells:
-        name = grade_id(cell)
-        if not is_solution(cell):
-            continue
-        answer = answers.get(name or "")
+    for name, cell in solutions:
+        answer = answers.get(name)
         if answer is None:
-            if submitted is not None:
-                notes.append(f"Cell {name} is missing from the notebook: it counts as not answered.")
-            continue
-        if len(answer["source"]) > MAX_SOURCE:
+            notes.append(f"Cell {name} is missing from the notebook: it counts as not answered.")
+        elif len(answer["source"]) > MAX_SOURCE:
             notes.append(
                 f"Cell {name} has {len(answer['source'])} characters, the limit is {MAX_SOURCE}: "
                 "it counts as not answered."
             )
-            continue
-        if cell.cell_type == "markdown" and answer["source"] != cell.source:
-            cell.source = inert_markdown(answer["source"])
         else:
-            cell.source = answer["source"]
-        if keep_outputs and cell.cell_type == "code":
-            cell.outputs = clean_outputs(answer["outputs"])
+            _put(answer, cell, keep_outputs)
     nb.metadata[NOTES] = notes
     return nb
+
+
+def _put(answer: Mapping[str, Any], cell: NotebookNode, keep_outputs: bool) -> None:
+    if cell.cell_type == "markdown" and answer["source"] != cell.source:
+        cell.source = inert_markdown(answer["source"])
+    else:
+        cell.source = answer["source"]
+    if keep_outputs and cell.cell_type == "code":
+        cell.outputs = clean_outputs(answer["outputs"])
 
 
 def answers_as_text(path: Path) -> str:

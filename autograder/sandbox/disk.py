@@ -5,6 +5,7 @@ time, so that a program with a million files cannot keep the supervisor from its
 moved about during a count can escape it; files that are deleted but held open do not.
 """
 
+import itertools
 import os
 import stat
 import time
@@ -54,7 +55,14 @@ class DiskWatch:
         """Fill _bytes and _closed anew, a step at a time: named files, then deleted ones still held open."""
         self._bytes, self._closed = 0, set()
         counted = set(self._ours)
-        steps = 0
+        for steps, found in enumerate(itertools.chain(self._named(), _deleted(processes)), 1):
+            if steps % _STEP == 0:
+                yield
+            if found is not None:
+                self._add(found, counted)
+
+    def _named(self) -> Iterator[os.stat_result | None]:
+        """What is in the folders, one after the other; None for what is gone or closed to us meanwhile."""
         folders = list(self._folders)
         while folders:
             folder = folders.pop()
@@ -67,30 +75,18 @@ class DiskWatch:
                 continue
             with entries:
                 for entry in entries:
-                    steps += 1
-                    if steps % _STEP == 0:
-                        yield
                     try:
                         found = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
+                        yield None
                         continue
                     except OSError:
                         self._closed.add(folder)
+                        yield None
                         continue
-                    self._add(found, counted)
                     if stat.S_ISDIR(found.st_mode):
                         folders.append(entry.path)
-        for process in processes:
-            for path in _open_files(process):
-                steps += 1
-                if steps % _STEP == 0:
-                    yield
-                try:
-                    found = os.stat(path)
-                except OSError:  # closed meanwhile
-                    continue
-                if found.st_nlink == 0 and stat.S_ISREG(found.st_mode):
-                    self._add(found, counted)
+                    yield found
 
     def _add(self, found: os.stat_result, counted: set[_Identity]) -> None:
         if found.st_nlink != 1 and not stat.S_ISDIR(found.st_mode):
@@ -110,6 +106,18 @@ def _is_open(fd: int) -> bool:
         return True
     except OSError:
         return False
+
+
+def _deleted(processes: list[int]) -> Iterator[os.stat_result | None]:
+    """Files that have no name any more but are held open; None for each other open one."""
+    for process in processes:
+        for path in _open_files(process):
+            try:
+                found = os.stat(path)
+            except OSError:  # closed meanwhile
+                yield None
+                continue
+            yield found if found.st_nlink == 0 and stat.S_ISREG(found.st_mode) else None
 
 
 def _open_files(process: int) -> list[str]:

@@ -110,43 +110,45 @@ class Coder:
         kind = type(value)
         if value is None or kind in (bool, float, str):
             return value
-        if kind is int:
-            return value if abs(value) < 1 << 60 else ["int", hex(value)]
-        if kind in (tuple, list, set, frozenset):
-            return [kind.__name__, [self.encode(v, payload, depth + 1) for v in value], self.lend(value)]
-        if kind is dict:
-            pairs = [
-                [self.encode(k, payload, depth + 1), self.encode(v, payload, depth + 1)]
-                for k, v in value.items()
-            ]
-            return ["dict", pairs, self.lend(value)]
-        if kind is np.ndarray and value.dtype.kind in _KINDS:
-            return self._encode_array(value, payload)
-        if kind is np.ndarray and value.dtype.kind == "O" and value.size < _MOST_ITEMS:
-            items = [self.encode(v, payload, depth + 1) for v in value.ravel().tolist()]
-            return ["objects", list(value.shape), items]
-        if isinstance(value, np.generic) and value.dtype.kind in _KINDS and kind is value.dtype.type:
-            payload.append(np.asarray(value))
-            return ["scalar", len(payload) - 1]
-        if kind is complex:
-            return ["complex", value.real, value.imag]
-        if kind in (bytes, bytearray):
-            return [kind.__name__, base64.b64encode(value).decode()]
-        if kind in (slice, range):
-            return [
-                kind.__name__,
-                [self.encode(v, payload, depth + 1) for v in (value.start, value.stop, value.step)],
-            ]
-        if value is Ellipsis or value is NotImplemented:
-            return [str(value)]
-        if isinstance(value, np.dtype) and value.kind in _KINDS:
-            return ["dtype", value.str]
-        if isinstance(value, PurePath):
-            return ["path", str(value)]
+        if kind in (tuple, list, set, frozenset, dict, slice, range):
+            return self._encode_parts(value, payload, depth + 1)
+        data = _encode_plain(value)
+        if data is None:
+            data = self._encode_numpy(value, payload, depth + 1)
+        if data is not None:
+            return data
         name = _name_of(value)
         if name is not None:
             return ["known", name]
         return self.encode_other(value, payload)
+
+    def _encode_parts(self, value: Any, payload: list[Any], depth: int) -> Any:
+        """JSON of a value that is made of others."""
+        kind = type(value)
+        if kind is dict:
+            pairs = [
+                [self.encode(k, payload, depth), self.encode(v, payload, depth)] for k, v in value.items()
+            ]
+            return ["dict", pairs, self.lend(value)]
+        if kind in (slice, range):
+            value = (value.start, value.stop, value.step)
+            return [kind.__name__, [self.encode(v, payload, depth) for v in value]]
+        return [kind.__name__, [self.encode(v, payload, depth) for v in value], self.lend(value)]
+
+    def _encode_numpy(self, value: Any, payload: list[Any], depth: int) -> Any:
+        """JSON of an array, one of its scalars or its type; None for everything else."""
+        kind = type(value)
+        if kind is np.ndarray and value.dtype.kind in _KINDS:
+            return self._encode_array(value, payload)
+        if kind is np.ndarray and value.dtype.kind == "O" and value.size < _MOST_ITEMS:
+            items = [self.encode(v, payload, depth) for v in value.ravel().tolist()]
+            return ["objects", list(value.shape), items]
+        if isinstance(value, np.generic) and value.dtype.kind in _KINDS and kind is value.dtype.type:
+            payload.append(np.asarray(value))
+            return ["scalar", len(payload) - 1]
+        if isinstance(value, np.dtype) and value.kind in _KINDS:
+            return ["dtype", value.str]
+        return None
 
     def decode(self, data: Any, payload: list[Any], depth: int = 0) -> Any:
         """The value of encoded JSON. Raises WireError."""
@@ -279,6 +281,22 @@ class Coder:
         self.hold(key, array)
         self._keys[id(array)] = key
         self._sums[key] = _sum(array) if array.nbytes <= _WATCHED else 0
+
+
+def _encode_plain(value: Any) -> Any:
+    """JSON of one of Python's own values that hold no others and JSON lacks; None for everything else."""
+    kind = type(value)
+    if kind is int:
+        return value if abs(value) < 1 << 60 else ["int", hex(value)]
+    if kind is complex:
+        return ["complex", value.real, value.imag]
+    if kind in (bytes, bytearray):
+        return [kind.__name__, base64.b64encode(value).decode()]
+    if value is Ellipsis or value is NotImplemented:
+        return [str(value)]
+    if isinstance(value, PurePath):
+        return ["path", str(value)]
+    return None
 
 
 def _gone() -> None:
