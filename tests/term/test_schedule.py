@@ -19,6 +19,7 @@ from tests.small_course import Tito
 
 FOLDER = Path(__file__).resolve().parents[2] / "course" / "schedules"
 SCHEDULES = {path.stem: schedule.load(path) for path in sorted(FOLDER.glob("*.toml"))}
+WHOLE = {name: found for name, found in SCHEDULES.items() if not name.startswith("capstone")}
 MONDAY = datetime.date(2027, 1, 11)
 WEEK = datetime.timedelta(days=7)
 days = st.dates(datetime.date(2024, 1, 1), datetime.date(2035, 1, 1))
@@ -34,7 +35,7 @@ def small(*weeks, **fields):
     return {"title": "Small", "week": weeks, **fields}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_lesson_and_track_has_its_time(name):
     items = [item for week in SCHEDULES[name].weeks for item in week.items]
     lessons = {path.parent.name for path in (FOLDER.parents[1] / "source").glob("*/*.ipynb")}
@@ -61,9 +62,23 @@ def test_every_lesson_and_track_has_its_time(name):
 
 def test_both_schedules_agree_on_the_work():
     first, second = (
-        {item.name: item.hours for week in found.weeks for item in week.items} for found in SCHEDULES.values()
+        {item.name: item.hours for week in found.weeks for item in week.items} for found in WHOLE.values()
     )
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("name", "weeks", "tracks", "report"), [("capstone-8-weeks", 8, 48, 55), ("capstone-2-weeks", 2, 9, 13)]
+)
+def test_the_capstones_schedules_have_the_phases_of_its_page(name, weeks, tracks, report):
+    """Eight weeks: benchmarks end with week 7, the report with week 8. Two: with day 10, and with day 14."""
+    planned = schedule.plan(SCHEDULES[name], MONDAY)
+    assert len(planned.weeks) == weeks
+    days = {item.name: (item.due.date() - MONDAY).days for item in planned.items}
+    assert days == {**dict.fromkeys(rules.TRACKS, tracks), "report": report}
+    words = " ".join(week.title.lower() for week in SCHEDULES[name].weeks)
+    phases = ("baseline", "optimization", "benchmarks", "report")
+    assert [words.index(phase) for phase in phases] == sorted(words.index(phase) for phase in phases)
 
 
 @given(days, st.integers(-60, 60), zones, st.sampled_from(sorted(SCHEDULES)))
