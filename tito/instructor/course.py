@@ -78,7 +78,7 @@ def init(
 @app.command()
 def schedule(
     weeks: Annotated[
-        str | None, typer.Option(help="8, 2, capstone-8, capstone-2, or a schedule file; default: the course's.")
+        str | None, typer.Option(help="8, 2, capstone-8, capstone-2, or a file; default: the course's.")
     ] = None,
     start: Start = None,
     timezone: Zone = None,
@@ -262,7 +262,8 @@ def schedule_file(weeks: str | None, course: Path | None) -> Path:
     for place in places:
         if (place / f"{weeks}-weeks.toml").is_file():
             return place / f"{weeks}-weeks.toml"
-    there = sorted(path.name.removesuffix("-weeks.toml") for place in places for path in place.glob("*-weeks.toml"))
+    files = [path.name for place in places for path in place.glob("*-weeks.toml")]
+    there = sorted(name.removesuffix("-weeks.toml") for name in files)
     known = " or ".join(dict.fromkeys(there)) or "a course repository"
     raise TitoError(f"no schedule of {weeks} weeks: expected {known}, or a file such as my-weeks.toml")
 
