@@ -119,7 +119,8 @@ def cost_of_a_notebook(course: judging.Course, module: str) -> dict[str, float]:
             times.append(time.perf_counter() - begin)
         return sorted(times)[2]
 
-    start = median(lambda: sandbox.run([sys.executable, "-I", "-S", "-c", "pass"], level=level))
+    nothing = sandbox.Program([sys.executable, "-I", "-S", "-c", "pass"], level=level)
+    start = median(lambda: sandbox.run(nothing))
     started = median(lambda: execute.run_notebook(empty, tinytorch_dir=package, level=level))
     ran = median(lambda: execute.run_notebook(whole, tinytorch_dir=package, level=level))
     recorded = median(lambda: records.write(course, module, known[:10])) / min(10, len(known))

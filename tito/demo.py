@@ -329,12 +329,13 @@ def train(package: Path, level: str, tracks: Sequence[str] = TRAINED) -> Path:
     np.savez(data, images=split.images, labels=split.labels, rows=rows, vocabulary=words.vocab_size)
     for track in tracks:
         (results / track).mkdir(parents=True)
-    done = sandbox.run(
+    training = sandbox.Program(
         [sys.executable, "-P", str(script), str(data), str(results), "7", *tracks],
         readable=[script, data], writable=[results], importable=[package], level=level,
         env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
         limits=sandbox.Limits(wall_s=900, memory_bytes=2_000_000_000),
     )  # fmt: skip
+    done = sandbox.run(training)
     if done.returncode or done.reason:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise TitoError(f"tito demo: training failed: {done.reason or (said[-1] if said else 'no output')}")

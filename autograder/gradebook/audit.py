@@ -283,15 +283,15 @@ def _train(
     log.parent.mkdir(parents=True, exist_ok=True)
     found.log = str(log)
     started = time.monotonic()
+    program = sandbox.Program(
+        [sys.executable, "-B", "-u", SCRIPT], cwd=work, readable=readable, writable=[work], env=env,
+        limits=limits, level=found.level, packages=(*client.PACKAGES, "tqdm"),
+        importable=[lib / "autograder"],
+    )  # fmt: skip
     with (
         log.open("wb") as kept,
-        sandbox.start(
-            [sys.executable, "-B", "-u", SCRIPT], cwd=work, readable=readable, writable=[work], env=env,
-            limits=limits, level=found.level, packages=(*client.PACKAGES, "tqdm"),
-            importable=[lib / "autograder"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ) as process,
-    ):  # fmt: skip
+        sandbox.start(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
         assert process.stdout is not None
         printed = _Log(process.stdout, kept)
         while True:

@@ -8,15 +8,10 @@ own cells.
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
-import json
 import math
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,24 +19,16 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from autograder import paths, sandbox
+from autograder import sandbox
 from autograder.course import LIMITS
+from autograder.notebooks import processes
 from autograder.notebooks.metadata import is_grade, is_solution
 from autograder.notebooks.rebuild import clean_outputs, grade_id
-from autograder.scratch import scratch_folder
 
 VERSION = "2"  # part of every result's key: raise it when a judgement changes
 RUN = "tito_run"  # notebook metadata: how the run went
-MAX_RESULT = 48_000_000  # bytes read back from one run
-CELL_OUTPUT = 1_000_000  # bytes one cell may print
-# A run that ended so was ended from outside, or the judge's process died: hardly the student's doing, and it
-# is tried again. Where it happens each time, the notebook does it, and the reason stands.
-NOT_THEIRS = (sandbox.SUPERVISOR_KILLED, "no answer", "killed")
-SIGKILLED = (-9, 128 + 9)  # exit codes, the second as bubblewrap reports it
-TRIES = 3
+NOT_RUN = "measure"  # the tag of a cell that only measures
 OUR_ERRORS = ("NotRun", "TimeLimit", "Invalid")
-# the judge's own process: our code, but the arrays and texts that it holds are the student's
-JUDGE_MEMORY = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -60,9 +47,7 @@ def run_notebook(
     tinytorch_dir: Path | str,
     level: str,
     limits: sandbox.Limits | None = None,
-    skip_tags: Sequence[str] = ("measure",),
     cell_s: float = 60.0,
-    threads: int = 1,
 ) -> NotebookNode:
     """Execute `nb` (one of ours, rebuilt) in a fresh kernel in the sandbox; return an executed copy.
 
@@ -74,46 +59,53 @@ def run_notebook(
     """
     limits = limits or LIMITS
     nb = copy.deepcopy(nb)
-    jobs = [i for i, cell in enumerate(nb.cells) if _runs(cell, skip_tags)]
+    jobs = [i for i, cell in enumerate(nb.cells) if _runs(cell)]
     cells = [{"i": i, "source": nb.cells[i].source, "kind": kind_of(nb.cells[i])} for i in jobs]
     job = {"cells": cells, "cell_s": cell_s, "stop_s": limits.wall_s - 5}
-    for _ in range(TRIES):
-        records, stopped, seconds = _run(job, Path(tinytorch_dir), level, limits, threads)
-        if stopped not in NOT_THEIRS:
-            break
-
+    done = processes.run(job, Path(tinytorch_dir), level, limits)
+    _put_outputs(nb, jobs, done.records)
+    stopped = _why_it_stopped(nb, jobs, done.records, done.stopped, limits)
     for i, cell in enumerate(nb.cells):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            if i in records:
-                cell.outputs = clean_outputs(records[i]["outputs"])
-                cell.execution_count = jobs.index(i) + 1
-                for output in cell.outputs:
-                    if output.output_type == "execute_result":
-                        output.execution_count = cell.execution_count
-    stopped = _why_it_stopped(nb, jobs, records, stopped, limits)
-    for i, cell in enumerate(nb.cells):
-        if not (is_grade(cell) and cell.cell_type == "code"):
-            continue
-        if i in jobs and (i not in records or records[i]["status"] == "dead"):
-            _replace(cell, "NotRun", f"This check did not run. {stopped}")
-        elif i in records and records[i]["status"] == "timeout":
-            _replace(
-                cell,
-                "TimeLimit",
-                f"This check was stopped after {cell_s:g} s: look for a loop that "
-                "never ends, or work that should be one NumPy call.",
-            )
-        else:
-            score_of_check(cell)
+        if is_grade(cell) and cell.cell_type == "code":
+            status = done.records[i]["status"] if i in done.records else "dead" if i in jobs else ""
+            _settle(cell, status, stopped, cell_s)
     nb.metadata[RUN] = {
         "level": level,
-        "seconds": round(seconds, 3),
+        "seconds": round(done.seconds, 3),
         "stopped": stopped,
         "limits": asdict(limits),
         "version": VERSION,
     }
     return nb
+
+
+def _put_outputs(nb: NotebookNode, jobs: list[int], records: dict[int, dict[str, Any]]) -> None:
+    """Give each code cell what it printed and showed in this run, and nothing from before."""
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type != "code":
+            continue
+        cell.outputs, cell.execution_count = [], None
+        if i in records:
+            cell.outputs = clean_outputs(records[i]["outputs"])
+            cell.execution_count = jobs.index(i) + 1
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+
+
+def _settle(cell: NotebookNode, status: str, stopped: str, cell_s: float) -> None:
+    """Leave in a graded cell what nbgrader gives its points by; status: "" for a cell that is not run."""
+    if status == "dead":
+        _replace(cell, "NotRun", f"This check did not run. {stopped}")
+    elif status == "timeout":
+        _replace(
+            cell,
+            "TimeLimit",
+            f"This check was stopped after {cell_s:g} s: look for a loop that "
+            "never ends, or work that should be one NumPy call.",
+        )
+    else:
+        score_of_check(cell)
 
 
 def kind_of(cell: NotebookNode) -> str:
@@ -187,100 +179,12 @@ def reason_of(cell: NotebookNode) -> str:
     return ""
 
 
-def _runs(cell: NotebookNode, skip_tags: Sequence[str]) -> bool:
-    tags = cell.metadata.get("tags", [])
-    return cell.cell_type == "code" and bool(cell.source.strip()) and not set(tags) & set(skip_tags)
-
-
-def _run(
-    job: dict[str, Any], tinytorch_dir: Path, level: str, limits: sandbox.Limits, threads: int
-) -> tuple[dict[int, dict[str, Any]], str, float]:
-    """Records by cell number, why the run ended early ("" if it did not), and its seconds."""
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(scratch_folder("notebook")) for _ in range(2)]
-        orders, shared = folders
-        tinytorch_dir, ours = tinytorch_dir.resolve(), [paths.TITO, paths.AUTOGRADER]
-        (orders / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        env = _environment(threads) | {"TMPDIR": str(shared)}
-        requests, answers = os.pipe(), os.pipe()
-        program = [sys.executable, "-P", "-m"]
-        try:
-            student = stack.enter_context(
-                sandbox.start(
-                    [*program, "autograder.notebooks.cells.student"],
-                    readable=[tinytorch_dir],
-                    importable=ours,
-                    writable=[shared],  # files that a graded cell has the student's code write, and reads
-                    limits=limits,
-                    level=level,
-                    loopback=True,  # for event loops, which notebooks may start
-                    env=env | {"TITO_TINYTORCH": str(tinytorch_dir)},
-                    stdin=requests[0],
-                    stdout=answers[1],
-                )
-            )
-            judge = stack.enter_context(
-                sandbox.start(
-                    [*program, "autograder.notebooks.cells.grader", str(orders / "job.json")],
-                    readable=[orders],
-                    importable=ours,
-                    writable=[shared],
-                    limits=sandbox.Limits(wall_s=limits.wall_s + 10, memory_bytes=JUDGE_MEMORY),
-                    level=level,
-                    env=env,
-                    stdin=answers[0],
-                    stdout=requests[1],
-                    stderr=subprocess.PIPE,
-                )
-            )
-        finally:
-            for fd in (*requests, *answers):
-                os.close(fd)
-        records, stopped = _collect(judge)
-        ended = judge.kill() if stopped != "no answer" else judge.wait()
-        if stopped == "done":
-            return records, stopped, ended.seconds
-        if ended.reason == sandbox.SUPERVISOR_KILLED:
-            return records, ended.reason, ended.seconds
-        with contextlib.suppress(TimeoutError):  # it still runs: why it was stopped is known already
-            theirs = student.wait(0.0 if stopped in ("time", "late") else 5.0)
-            killed = not theirs.reason and theirs.returncode in SIGKILLED
-            return records, "killed" if killed else theirs.reason or stopped, ended.seconds
-        return records, stopped, ended.seconds
-
-
-def _environment(threads: int) -> dict[str, str]:
-    env = {
-        "MPLBACKEND": "Agg",
-        "PYTHONWARNINGS": "ignore",
-        "PYTHONHASHSEED": "0",
-        "NBGRADER_EXECUTION": "autograde",
-    }
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        env[name] = str(threads)
-    return env
-
-
-def _collect(handle: Any) -> tuple[dict[int, dict[str, Any]], str]:
-    """Read result lines until the program ends; kill it when they grow beyond any honest size."""
-    records: dict[int, dict[str, Any]] = {}
-    stopped, size = "no answer", 0
-    while line := handle.stderr.readline(MAX_RESULT):
-        size += len(line)
-        if size > MAX_RESULT:
-            handle.kill()
-            return records, "output"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # cut short by a kill: the cell counts as not run
-        if isinstance(record.get("i"), int):
-            records[record["i"]] = record
-        elif record.get("done"):
-            stopped = "done"
-        else:
-            stopped = str(record.get("stopped", ""))
-    return records, stopped
+def _runs(cell: NotebookNode) -> bool:
+    return (
+        cell.cell_type == "code"
+        and bool(cell.source.strip())
+        and NOT_RUN not in cell.metadata.get("tags", [])
+    )
 
 
 def _why_it_stopped(
@@ -316,7 +220,7 @@ def _why_it_stopped(
     if stopped.startswith("disk limit"):
         return f"The notebook wrote more than {limits.disk_bytes / 1e6:.0f} MB to disk, at {where}."
     if stopped == "output":
-        return f"The notebook printed more than {MAX_RESULT / 1e6:.0f} MB."
+        return f"The notebook printed more than {processes.MAX_RESULT / 1e6:.0f} MB."
     detail = f" ({stopped})" if stopped else ""
     return f"The run ended at {where}{detail}."
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder import sandbox
-from autograder.sandbox import Limits, landlock
+from autograder.sandbox import Limits, Program, landlock
 from autograder.scratch import scratch_folder
 
 HOLDS, NOT_CLAIMED, BROKEN = "holds", "not claimed", "BROKEN"
@@ -158,7 +158,7 @@ print(json.dumps({"did": did, "refused": refused}))
 
 def _run(code: str, level: str, limits: Limits | None = None, **options: Any) -> sandbox.Completed:
     argv = [sys.executable, "-I", "-S", "-B", "-c", _BEGIN + code + _END, *options.pop("arguments", ())]
-    return sandbox.run(argv, level=level, limits=limits or Limits(wall_s=PATIENCE_S), **options)
+    return sandbox.run(Program(argv, level=level, limits=limits or Limits(wall_s=PATIENCE_S), **options))
 
 
 def _answer(done: sandbox.Completed) -> tuple[list[Any], str]:

@@ -90,14 +90,15 @@ class Worker:
         here = Path(__file__).absolute().parent
         threads = str(self._threads)
         script = here / "worker.py"
-        self._process = sandbox.start(
+        program = sandbox.Program(
             [sys.executable, "-P", "-s", "-B", "-u", str(script), str(self.submission)],
             readable=[script, here / "protocol.py", self.submission],
             importable=[self.tinytorch / "tinytorch"],
             env=dict.fromkeys(_THREAD_COUNTS, threads) | _SHORT_SPINNING,
             limits=self.limits, level=self.level, packages=PACKAGES,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        pipe = subprocess.PIPE
+        self._process = sandbox.start(program, stdin=pipe, stdout=pipe, stderr=pipe)
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)

@@ -44,13 +44,14 @@ def measure(folder: str | Path, *, level: str) -> Quality:
     Files that cannot be parsed, or that break the linters, give 0 with the reason; nothing is raised.
     """
     script = Path(__file__).absolute().with_name("linters.py")
-    done = sandbox.run(
+    linters = sandbox.Program(
         [sys.executable, "-I", "-B", str(script), str(Path(folder).absolute()), RULES],
         readable=[folder, script],
         env={"RUFF_NO_CACHE": "true", "RAYON_NUM_THREADS": "2"},
         limits=LIMITS,
         level=level,
     )
+    done = sandbox.run(linters)
     if done.reason or done.returncode != 0:
         why = done.reason or (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         return _nothing(f"the linters could not read the code ({why[:200]})")

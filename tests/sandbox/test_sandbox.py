@@ -16,16 +16,12 @@ from pathlib import Path
 import pytest
 
 from autograder import sandbox
-from autograder.sandbox import Limits, cgroup, disk, landlock
+from autograder.sandbox import Limits, Program, cgroup, disk, landlock, levels
 
 
-def run(code: str, level: str, limits: Limits | None = None, **options) -> sandbox.Completed:
-    return sandbox.run(
-        [sys.executable, "-P", "-s", "-B", "-c", textwrap.dedent(code)],
-        level=level,
-        limits=limits or Limits(wall_s=120),
-        **options,
-    )
+def run(code: str, level: str, limits: Limits | None = None, input=b"", **options) -> sandbox.Completed:
+    argv = [sys.executable, "-P", "-s", "-B", "-c", textwrap.dedent(code)]
+    return sandbox.run(Program(argv, level=level, limits=limits or Limits(wall_s=120), **options), input)
 
 
 def alive(marker: str) -> list[int]:
@@ -263,7 +259,7 @@ def test_tree_dies_with_the_grader(level):
         [sys.executable, "-c", f"""
 import sys, time
 from autograder import sandbox
-p = sandbox.start([sys.executable, "-I", "-c", {code!r}], level={level!r})
+p = sandbox.start(sandbox.Program([sys.executable, "-I", "-c", {code!r}], level={level!r}))
 print("started", flush=True)
 time.sleep(200)
 """],
@@ -443,7 +439,7 @@ def test_a_path_that_it_does_not_see_is_refused_at_every_level(level, tmp_path, 
     place = tmp_path / ODD
     (place / "shown").mkdir(parents=True)
     argv, env, cwd = [sys.executable, "-c", "pass"], {"OWN": f"relative:/no/such/folder:{place}/shown"}, None
-    sandbox.run(argv, level=level, readable=[place / "shown"], env=env, cwd=place / "shown")
+    sandbox.run(Program(argv, level=level, readable=[place / "shown"], env=env, cwd=place / "shown"))
     if how == "env":
         env["PYTHONPATH"] = f"{place}/shown:{place}"
     elif how == "argv":
@@ -451,16 +447,15 @@ def test_a_path_that_it_does_not_see_is_refused_at_every_level(level, tmp_path, 
     else:
         cwd = place
     with pytest.raises(ValueError, match=f"is told of {place}, which it does not see"):
-        sandbox.run(argv, level=level, readable=[place / "shown"], env=env, cwd=cwd)
+        sandbox.run(Program(argv, level=level, readable=[place / "shown"], env=env, cwd=cwd))
 
 
 def test_python_that_ignores_its_path_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     for option in ("-I", "-E"):
         with pytest.raises(ValueError, match="use -P -s"):
-            sandbox.run(
-                [sys.executable, "-B", option, "-c", ""], level="rlimits", importable=[tmp_path / "mine"]
-            )
+            argv = [sys.executable, "-B", option, "-c", ""]
+            sandbox.run(Program(argv, level="rlimits", importable=[tmp_path / "mine"]))
 
 
 def test_nothing_stays_in_the_temporary_folder(level, tmp_path, monkeypatch):
@@ -556,7 +551,8 @@ def test_no_further_namespaces():
 
 def test_memory_can_be_asked_while_it_runs(level):
     code = "x = bytearray(b'1' * 50_000_000); import time; time.sleep(200)"
-    with sandbox.start([sys.executable, "-I", "-c", code], level=level, limits=Limits(wall_s=120)) as process:
+    program = Program([sys.executable, "-I", "-c", code], level=level, limits=Limits(wall_s=120))
+    with sandbox.start(program) as process:
         for _ in range(100):
             now, peak = process.memory()
             if now > 50_000_000:
@@ -584,7 +580,7 @@ def test_two_threads_of_a_grader_do_not_disturb_each_other(level):
 
 
 def test_a_level_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
+    monkeypatch.setattr(levels, "available", lambda: ("rlimits",))
     with pytest.raises(sandbox.SandboxUnavailable, match="bubblewrap does not work on this machine"):
         run("pass", "bubblewrap")
     with pytest.raises(ValueError, match="unknown sandbox level"):
@@ -592,7 +588,7 @@ def test_a_level_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_the_level_where_none_is_named(monkeypatch):
-    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.setattr(levels, "available", lambda: ("landlock", "rlimits"))
     monkeypatch.delenv(sandbox.SETTING, raising=False)
     assert (sandbox.choose(), sandbox.choose("rlimits"), sandbox.choose(least="rlimits")) == (
         "landlock", "rlimits", "rlimits",
@@ -606,7 +602,7 @@ def test_the_level_where_none_is_named(monkeypatch):
 
 def test_a_setting_that_cannot_be_is_refused(monkeypatch):
     """Never replaced by another level, and the message names the setting."""
-    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.setattr(levels, "available", lambda: ("landlock", "rlimits"))
     monkeypatch.setenv(sandbox.SETTING, "bubblewrap")
     with pytest.raises(sandbox.SandboxUnavailable, match="^TITO_SANDBOX: sandbox level bubblewrap does not"):
         sandbox.choose()
@@ -617,7 +613,7 @@ def test_a_setting_that_cannot_be_is_refused(monkeypatch):
 
 
 def test_less_than_a_course_demands_is_refused(monkeypatch):
-    monkeypatch.setattr(sandbox, "available", lambda: ("landlock", "rlimits"))
+    monkeypatch.setattr(levels, "available", lambda: ("landlock", "rlimits"))
     monkeypatch.setenv(sandbox.SETTING, "rlimits")
     with pytest.raises(sandbox.SandboxUnavailable, match="grades at sandbox level landlock .* TITO_SANDBOX"):
         sandbox.choose(least="landlock")
@@ -632,11 +628,11 @@ def test_wrong_orders_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         run("pass", "rlimits", readable=[tmp_path / "missing"])
     with pytest.raises(ValueError, match="absolute"):
-        sandbox.run(["python"], level="rlimits")
+        sandbox.run(Program(["python"], level="rlimits"))
 
 
 def test_a_program_that_is_not_there(level):
-    done = sandbox.run(["/usr/bin/no-such-program"], level=level)
+    done = sandbox.run(Program(["/usr/bin/no-such-program"], level=level))
     assert done.returncode != 0 and (done.reason or done.stderr)
 
 
@@ -650,8 +646,8 @@ if {level!r} not in sandbox.available():
     print("not for this user")
     raise SystemExit
 bomb = "import os, time\\nfor _ in range(200): os.fork() or time.sleep(200)"
-done = sandbox.run([sys.executable, "-I", "-c", bomb], level={level!r},
-                   limits=sandbox.Limits(wall_s=120, processes=5, threads=20))
+limits = sandbox.Limits(wall_s=120, processes=5, threads=20)
+done = sandbox.run(sandbox.Program([sys.executable, "-I", "-c", bomb], level={level!r}, limits=limits))
 print(done.reason.split(":")[0] or done.stderr.split()[-1].decode(), done.seconds < 100)
 """
     done = subprocess.run([*ordinary_user, "-c", code], capture_output=True, timeout=300)

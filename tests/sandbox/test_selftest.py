@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autograder import sandbox
-from autograder.sandbox import landlock, selftest
+from autograder.sandbox import bubblewrap, landlock, orders, selftest, visible
 from tito import cli
 
 ROOT = Path(__file__).parents[2]
@@ -53,14 +53,15 @@ def test_what_is_claimed(monkeypatch):
 
 
 def test_how_memory_is_limited_is_what_a_run_said(table, level):
-    assert table.memory_by[level] == sandbox.run([sys.executable, "-c", ""], level=level).memory_by
+    program = sandbox.Program([sys.executable, "-c", ""], level=level)
+    assert table.memory_by[level] == sandbox.run(program).memory_by
 
 
 def test_a_shared_network_is_broken(monkeypatch):
     if "bubblewrap" not in sandbox.available():
         pytest.skip("no bubblewrap on this machine")
-    options = tuple(option for option in sandbox._bwrap_options() if option != "--unshare-net")
-    monkeypatch.setattr(sandbox, "_bwrap_options", lambda: options)
+    options = tuple(option for option in bubblewrap.options() if option != "--unshare-net")
+    monkeypatch.setattr(bubblewrap, "options", lambda: options)
     table = selftest.run(["bubblewrap"], only("network", "network of notebooks"))
     assert results(table) == {"network": "BROKEN", "network of notebooks": "BROKEN"}
     assert "it reached a server of this machine (stream, datagram)" in table.findings[0].happened
@@ -69,7 +70,7 @@ def test_a_shared_network_is_broken(monkeypatch):
 def test_a_folder_too_many_is_broken(monkeypatch, level):
     if level == "rlimits":
         pytest.skip("level rlimits does not promise this")
-    monkeypatch.setattr(sandbox, "_SYSTEM", (*sandbox._SYSTEM, tempfile.gettempdir()))
+    monkeypatch.setattr(visible, "SYSTEM", (*visible.SYSTEM, tempfile.gettempdir()))
     table = selftest.run([level], only("files read"))
     assert results(table) == {"files read": "BROKEN"}
 
@@ -77,10 +78,10 @@ def test_a_folder_too_many_is_broken(monkeypatch, level):
 def test_writing_where_only_reading_was_given_is_broken(monkeypatch):
     if "bubblewrap" not in sandbox.available():
         pytest.skip("no bubblewrap on this machine")
-    strict = sandbox._bwrap_command
+    strict = bubblewrap.command
     monkeypatch.setattr(
-        sandbox,
-        "_bwrap_command",
+        bubblewrap,
+        "command",
         lambda read, write, hidden, limits: strict([], [*read, *write], hidden, limits),
     )
     table = selftest.run(["bubblewrap"], only("files written"))
@@ -99,8 +100,8 @@ def test_no_limits_are_broken(monkeypatch):
     def unlimited(limits):
         return {name: value and value * 1000 for name, value in asdict(limits).items()} | {"wall_s": 1.0}
 
-    monkeypatch.setattr(sandbox, "asdict", unlimited)
-    monkeypatch.setattr(sandbox, "_rlimits", lambda limits, level: {})
+    monkeypatch.setattr(orders, "asdict", unlimited)
+    monkeypatch.setattr(orders, "rlimits", lambda limits, level: {})
     names = ("processes", "memory", "CPU time", "wall time", "file size", "private tmp", "writable folders")
     table = selftest.run(["rlimits"], only(*names))
     expected = dict.fromkeys(names, "BROKEN") | {"wall time": "holds"}  # ended by the 1 s of this test
@@ -171,7 +172,7 @@ def test_a_broken_claim_fails_with_one_line(monkeypatch, capsys, table):
 
 
 def test_a_level_that_is_not_there_says_why(monkeypatch, capsys):
-    monkeypatch.setattr(sandbox, "_bwrap_trial", lambda: ((), "there is no program bwrap"))
+    monkeypatch.setattr(bubblewrap, "trial", lambda: ((), "there is no program bwrap"))
     table = selftest.run(["bubblewrap"])
     assert table.findings == [] and table.unavailable == {"bubblewrap": "there is no program bwrap"}
     code, out, err = tito(monkeypatch, capsys, "sandbox", "--level", "bubblewrap")

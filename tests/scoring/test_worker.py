@@ -10,6 +10,7 @@ import pytest
 from submissions import pictures, submission
 
 from autograder import sandbox
+from autograder.sandbox import levels
 from autograder.scoring import client, protocol, quality, rules, scorer
 
 DATA = pictures(60)
@@ -267,13 +268,13 @@ def test_the_graders_own_faults_are_raised(tmp_path, monkeypatch):
         scorer.score("vision", folder, DATA)
     with pytest.raises(ValueError, match="no track"):
         scorer.score("chess", folder, DATA)
-    monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
+    monkeypatch.setattr(levels, "available", lambda: ("rlimits",))
     with pytest.raises(sandbox.SandboxUnavailable):
         scorer.score("vision", folder, DATA, conditions=scorer.Conditions(level="bubblewrap"))
 
 
 def test_a_self_check_takes_the_best_level_there_is(tmp_path, monkeypatch, no_linters):
-    monkeypatch.setattr(sandbox, "available", lambda: ("rlimits",))
+    monkeypatch.setattr(levels, "available", lambda: ("rlimits",))
     conditions = scorer.Conditions(official=False, budget_s=0)
     result = scorer.score("vision", submission(tmp_path / "s"), DATA, conditions=conditions)
     assert (result.level, result.official, result.valid) == ("rlimits", False, True)

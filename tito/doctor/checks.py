@@ -490,8 +490,8 @@ def _fault(level: str) -> str:
     why = sandbox.why_not(level)
     if why:
         return why
-    limits = sandbox.Limits(wall_s=PATIENCE_S)
-    done = sandbox.run([sys.executable, "-I", "-S", "-c", "print(6 * 7)"], level=level, limits=limits)
+    argv, limits = [sys.executable, "-I", "-S", "-c", "print(6 * 7)"], sandbox.Limits(wall_s=PATIENCE_S)
+    done = sandbox.run(sandbox.Program(argv, level=level, limits=limits))
     if done.stdout == b"42\n" and done.returncode == 0:
         return ""
     last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
