@@ -14,18 +14,17 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
     _HERE = os.path.dirname(os.path.abspath(__file__))  # not looked in for modules
     sys.path = [os.path.dirname(os.path.dirname(_HERE)), *(path for path in sys.path if path != _HERE)]
 
-from autograder.sandbox import cgroup, landlock
+from autograder.sandbox import cgroup, landlock, tree
 from autograder.sandbox.disk import DiskWatch
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = 0.05  # seconds between looks at the tree
-_CLOCK = os.sysconf("SC_CLK_TCK")
 
 
 def main(control_fd: int) -> None:
@@ -42,7 +41,7 @@ def main(control_fd: int) -> None:
     failure_read, failure_write = os.pipe2(os.O_CLOEXEC)
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     limits = orders["limits"]
-    disk = DiskWatch(orders["watched"], limits["disk_bytes"], _tree)
+    disk = DiskWatch(orders["watched"], limits["disk_bytes"], tree.processes)
     pid = os.fork()
     if pid == 0:
         os.close(go_write)
@@ -55,7 +54,7 @@ def main(control_fd: int) -> None:
     os.close(go_write)
     failure = os.read(failure_read, 4096).decode()  # empty once the program has been executed
     try:
-        report = _watch(pid, orders, control, wake_read, group, disk)
+        report = _Watch(pid, orders, control, wake_read, group, disk).until_the_end()
     finally:
         if group:
             group.remove()
@@ -112,195 +111,102 @@ def _own_processes(orders: dict[str, Any]) -> int:
     return 2 if orders["bwrap"] else 0  # bubblewrap's two processes are not the program's
 
 
-def _watch(
-    pid: int,
-    orders: dict[str, Any],
-    control: socket.socket,
-    wake: int,
-    group: cgroup.Group | None,
-    disk: DiskWatch,
-) -> dict[str, Any]:
-    start = time.monotonic()
-    limits = orders["limits"]
-    own = _own_processes(orders)
-    reason, status, peak, cpu, control_fd = "", None, 0, 0.0, control.fileno()
-    while status is None and not reason:
-        ready, _, _ = select.select([control_fd, wake], [], [], _TICK)
-        if wake in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake, 4096)
-            status = _reap(pid)
-        processes, threads, memory, ran = _measure()
-        if memory > limits["memory_bytes"]:
-            memory = min(memory, _exact_memory())
-        peak = max(peak, memory)
-        if (
-            limits["cpu_s"] is not None
-        ):  # never less: a parent that ignores its children takes their time along
-            cpu = max(cpu, ran, group.cpu_seconds() if group else 0.0)
-        elapsed = time.monotonic() - start
-        if status is not None:
-            break
-        if elapsed > limits["wall_s"]:
-            reason = f"time limit: still running after {limits['wall_s']:g} s"
-        elif memory > limits["memory_bytes"]:
-            reason = (
-                f"memory limit: {memory / 1e6:.0f} MB in use, {limits['memory_bytes'] / 1e6:.0f} MB allowed"
-            )
-        elif group and group.out_of_memory():
-            break
-        elif limits["cpu_s"] is not None and cpu > limits["cpu_s"]:
-            reason = f"cpu limit: {cpu:.1f} s of processor time used, {limits['cpu_s']:g} s allowed"
-        elif processes - own > limits["processes"]:
-            reason = f"process limit: {processes - own} processes, {limits['processes']} allowed"
-        elif threads - own > limits["threads"]:
-            reason = f"thread limit: {threads - own} threads, {limits['threads']} allowed"
-        elif full := disk.reason():
-            reason = full
-        elif control_fd in ready:  # after the limits: whoever asks learns of a broken one first
-            order = control.recv(64)
-            if b"m" in order:
-                with contextlib.suppress(OSError):  # answered or not, the next look comes in a tick
-                    control.sendall(json.dumps({"memory": memory, "peak": peak}).encode() + b"\n")
-            if b"k" in order:
-                reason = "stopped by the grader"
-            elif not order:
-                reason = "the grader went away"
-    seconds = time.monotonic() - start
-    if group and not reason and group.out_of_memory():
-        peak = max(peak, min(group.peak_memory(), limits["memory_bytes"]))
-        reason = f"memory limit: the kernel ended it at {limits['memory_bytes'] / 1e6:.0f} MB, all it may use"
-    if group:
-        group.kill()
-    leftover = _kill_tree(pid, status)
-    if status is None:
-        status = leftover
-    return {
-        "reason": reason,
-        "status": status,
-        "peak": peak,
-        "seconds": seconds,
-        "memory_by": "cgroup" if group else "watched sum",
-    }
+@dataclass
+class _Watch:
+    """A program under watch: what it and all it started use, and why it must end."""
 
+    pid: int
+    orders: dict[str, Any]
+    control: socket.socket
+    wake: int  # to be read from when a child has ended
+    group: cgroup.Group | None
+    disk: DiskWatch
+    started: float = field(default_factory=time.monotonic)
+    status: int | None = None  # its exit code, once it has ended by itself
+    reason: str = ""  # why we end it
+    used: tree.Usage = field(default_factory=tree.Usage)  # at the last look
+    peak: int = 0  # bytes
+    cpu: float = 0.0  # seconds
 
-def _reap(pid: int) -> int | None:
-    """Collect every ended child; the exit code of the program if it was among them."""
-    found = None
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            ended, status = os.waitpid(-1, os.WNOHANG)
-            if ended == 0:
+    def until_the_end(self) -> dict[str, Any]:
+        """Look at every tick until it has ended or must end; then leave nothing of it, and report."""
+        asked = self.control.fileno()
+        while self.status is None and not self.reason:
+            ready, _, _ = select.select([asked, self.wake], [], [], _TICK)
+            self._look(ended=self.wake in ready)
+            if self.status is not None:
                 break
-            if ended == pid:
-                found = os.waitstatus_to_exitcode(status)
-    return found
+            self.reason = self._too_long_or_too_large()
+            if not self.reason and self.group and self.group.out_of_memory():
+                break
+            self.reason = self.reason or self._too_much()
+            if not self.reason and asked in ready:  # whoever asks learns of a broken limit first
+                self.reason = self._obey()
+        return self._end(time.monotonic() - self.started)
 
+    def _look(self, ended: bool) -> None:
+        if ended:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake, 4096)
+            self.status = tree.reap(self.pid)
+        limits, self.used = self.orders["limits"], tree.measure()
+        if self.used.memory > limits["memory_bytes"]:
+            self.used.memory = min(self.used.memory, tree.exact_memory())
+        self.peak = max(self.peak, self.used.memory)
+        if limits["cpu_s"] is not None:
+            # never less: a parent that ignores its children takes their time along
+            self.cpu = max(self.cpu, self.used.cpu, self.group.cpu_seconds() if self.group else 0.0)
 
-def _kill_tree(pid: int, status: int | None) -> int | None:
-    """Stop, then kill, every descendant of this process, until none is left."""
-    for attempt in range(400):
-        tree = _descendants_by_scan()
-        if not tree:
-            break
-        # The first processes first: the init of a pid namespace takes all of its children along.
-        # Without one, stopping before killing keeps a fork bomb from refilling what we empty.
-        for order in (signal.SIGKILL,) if attempt % 2 else (signal.SIGSTOP, signal.SIGKILL):
-            for process in tree:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process, order)
-        found = _reap(pid)
-        status = found if found is not None else status
-        time.sleep(0.002 if attempt < 20 else 0.02)
-    found = _reap(pid)
-    return found if found is not None else status
+    def _too_long_or_too_large(self) -> str:
+        limits, memory = self.orders["limits"], self.used.memory
+        if time.monotonic() - self.started > limits["wall_s"]:
+            return f"time limit: still running after {limits['wall_s']:g} s"
+        most = limits["memory_bytes"]
+        if memory > most:
+            return f"memory limit: {memory / 1e6:.0f} MB in use, {most / 1e6:.0f} MB allowed"
+        return ""
 
+    def _too_much(self) -> str:
+        limits, own = self.orders["limits"], _own_processes(self.orders)
+        processes, threads = self.used.processes - own, self.used.threads - own
+        if limits["cpu_s"] is not None and self.cpu > limits["cpu_s"]:
+            return f"cpu limit: {self.cpu:.1f} s of processor time used, {limits['cpu_s']:g} s allowed"
+        if processes > limits["processes"]:
+            return f"process limit: {processes} processes, {limits['processes']} allowed"
+        if threads > limits["threads"]:
+            return f"thread limit: {threads} threads, {limits['threads']} allowed"
+        return self.disk.reason()
 
-def _stat(pid: int | str) -> tuple[str, int, int, int, int] | None:
-    """State, parent, threads, resident bytes and clock ticks of a process (its ended children's ticks too).
+    def _obey(self) -> str:
+        """Do what the grader asks: "m" for memory, "k" for the end."""
+        order = self.control.recv(64)
+        if b"m" in order:
+            answer = json.dumps({"memory": self.used.memory, "peak": self.peak})
+            with contextlib.suppress(OSError):  # answered or not, the next look comes in a tick
+                self.control.sendall(answer.encode() + b"\n")
+        if b"k" in order:
+            return "stopped by the grader"
+        return "" if order else "the grader went away"
 
-    None when it is gone.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    ticks = sum(map(int, fields[11:15]))
-    return fields[0].decode(), int(fields[1]), int(fields[17]), int(fields[21]) * _PAGE, ticks
-
-
-def _descendants_by_scan() -> list[int]:
-    """All live descendants of this process, nearest first, from one pass over /proc."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            found = _stat(name)
-            if found and found[0] not in "ZX":
-                children.setdefault(found[1], []).append(int(name))
-    tree: list[int] = []
-    queue = [os.getpid()]
-    while queue:
-        below = [child for parent in queue for child in children.get(parent, ())]
-        tree += below
-        queue = below
-    return tree
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                found += [int(child) for child in file.read().split()]
-    except OSError:
-        return []
-    return found
-
-
-_has_children_files = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-
-
-def _tree() -> list[int]:
-    if not _has_children_files:
-        return _descendants_by_scan()
-    tree: list[int] = []
-    queue = _children(os.getpid())
-    while queue and len(tree) < 5000:
-        process = queue.pop()
-        tree.append(process)
-        queue += _children(process)
-    return tree
-
-
-def _measure() -> tuple[int, int, int, float]:
-    """Processes, threads, resident bytes (pages shared by forks counted once a process) and CPU seconds."""
-    processes = threads = memory = ticks = 0
-    for process in _tree():
-        found = _stat(process)
-        if found:
-            ticks += found[4]
-        if found and found[0] not in "ZX":
-            processes, threads, memory = processes + 1, threads + found[2], memory + found[3]
-    ended = os.times()  # those that we collected ourselves
-    return processes, threads, memory, ticks / _CLOCK + ended.children_user + ended.children_system
-
-
-def _exact_memory() -> int:
-    """Proportional bytes of the tree: a page shared by two processes counts half in each."""
-    total = 0
-    for process in _tree():
-        try:
-            with open(f"/proc/{process}/smaps_rollup", "rb") as file:
-                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
-        except OSError:
-            found = _stat(process)
-            total += found[3] if found else 0
-    return total
+    def _end(self, seconds: float) -> dict[str, Any]:
+        if self.group and not self.reason and self.group.out_of_memory():
+            most = self.orders["limits"]["memory_bytes"]
+            self.peak = max(self.peak, min(self.group.peak_memory(), most))
+            self.reason = f"memory limit: the kernel ended it at {most / 1e6:.0f} MB, all it may use"
+        if self.group:
+            self.group.kill()
+        leftover = tree.kill(self.pid, self.status)
+        return {
+            "reason": self.reason,
+            "status": leftover if self.status is None else self.status,
+            "peak": self.peak,
+            "seconds": seconds,
+            "memory_by": "cgroup" if self.group else "watched sum",
+        }
 
 
 def _receive_line(control: socket.socket) -> bytes:
-    """The orders, up to their newline; what the grader sent after it stays in the socket for _watch."""
+    """The orders, up to their newline; what the grader sent after it stays in the socket for the watch."""
     received = b""
     while not received.endswith(b"\n"):
         ahead = control.recv(65536, socket.MSG_PEEK)
