@@ -372,9 +372,9 @@ def test_retime_measures_again_when_the_rules_change(
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(old))
 
-    def again(track: str, entry: Path, dataset: str, split: str, **how: Any) -> scorer.Result:
+    def again(track: str, entry: Path, dataset: str, split: str, how: scorer.Conditions) -> scorer.Result:
         assert (track, dataset, split) == ("vision", "digits", "test") and (entry / "tinytorch").is_dir()
-        found = scorer.Result(track, dataset, split, True, valid=True, level=how["level"], date="2026-11-21")
+        found = scorer.Result(track, dataset, split, True, valid=True, level=how.level, date="2026-11-21")
         found.metrics, found.total = {**old["metrics"], "accuracy": 0.91}, 31.0
         return found
 
