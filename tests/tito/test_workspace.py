@@ -11,6 +11,7 @@ import pytest
 from small_course import Tito, edit, release, solve
 
 from tito.errors import TitoError
+from tito.package.names import MODULES
 from tito.student import backups, lab, start, workspace
 
 
@@ -203,7 +204,9 @@ def test_the_start_page_keeps_what_a_student_types(tito: Tito, course: Path, tmp
     assert page.read_text().endswith("\nA file of my own.\n") and "start here" in page.read_text()
 
 
-def test_the_start_page_leads_on(tito: Tito, course: Path, tmp_path: Path) -> None:
+def test_the_start_page_leads_on(
+    tito: Tito, course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (course / "vision").mkdir()
     nb = nbformat.read(course / "01_tensor" / "01_tensor.ipynb", 4)
     nb.cells[0].source = "# Vision | <b>\n\n**You need:** modules 01 and 02 completed."
@@ -211,6 +214,10 @@ def test_the_start_page_leads_on(tito: Tito, course: Path, tmp_path: Path) -> No
     tito("init", "ws", "--release", course)
     ws = workspace.Workspace(tmp_path / "ws")
     assert "| [Vision  b](vision/vision.ipynb) | ○ not begun | 01 to 02; to do: 01 to 02 |" in start.text(ws)
+    monkeypatch.chdir(ws.root)
+    assert "It needs lessons 01 to 02; to do: 01 to 02." in tito("olympics", "init", "--release", course)
+    assert "## Foundation, 01-07\n" in start.text(ws) and "Architecture" not in start.text(ws)
+    assert tito("module", "status").splitlines()[1] == "Foundation, 01-07"
     ws.notebook("02_activations").write_text("{cut")
     assert "✗ damaged" in start.text(ws)
     ws.record("vision", {"submitted": "2026-01-02T03:04:05+00:00"})
@@ -263,3 +270,10 @@ def test_backups_are_thinned_out_slowly(course: Path, tmp_path: Path) -> None:
         backups.snapshot(ws, "01_tensor")
     kept = backups.copies(ws, "01_tensor")
     assert len(kept) == 31 and not any(copy.made.year == 2020 for copy in kept)
+
+
+def test_every_lesson_has_its_tier() -> None:
+    names = [f"{number}_{name}" for name, number in MODULES.items()]
+    found = start.tiers(sorted(names))
+    assert [len(lessons) for lessons in found.values()] == [7, 6, 6]
+    assert [lessons[0][:2] for lessons in found.values()] == ["01", "08", "14"]

@@ -76,9 +76,12 @@ def status(
         print(json.dumps({"workspace": str(ws.root), "modules": rows}))
         return
     print(f"{ws.root}")
-    for row in rows:
-        checks = f"{row['passed']} of {row['checks']} checks" if row["checks"] is not None else ""
-        print(f"  {row['module']:<16} {row['state']:<24} {checks}".rstrip())
+    by_name = {row["module"]: row for row in rows}
+    for tier, names in start.tiers(by_name).items():
+        print(tier)
+        for row in (by_name[name] for name in names):
+            checks = f"{row['passed']} of {row['checks']} checks" if row["checks"] is not None else ""
+            print(f"  {row['module']:<16} {row['state']:<24} {checks}".rstrip())
 
 
 @app.command()

@@ -96,6 +96,7 @@ def init(
         return
     state = "is yours to fill" if track in added else "was there already and is as you left it"
     print(f"{ws.notebook(track)} {state}. Next: `tito lab`.")
+    _say_needs(ws, track)
 
 
 def _init_project(track: str, output: Path, own: Path | None, release: Path | None, as_json: bool) -> None:
@@ -119,6 +120,15 @@ def _init_project(track: str, output: Path, own: Path | None, release: Path | No
         f"It uses the tinytorch of {home}" + ("." if workspace.is_workspace(home) else ", the course's own.")
     )
     print(f"Next: `cd {there}`, then `tito lab`, or `python train.py` and `tito benchmark`.")
+    if workspace.is_workspace(home):
+        _say_needs(Workspace(home), track)
+
+
+def _say_needs(ws: Workspace, track: str) -> None:
+    """A line on the lessons that a track builds on; nothing where its notebook names none."""
+    needs = next((row.checks for row in start.track_rows(ws) if row.name == track), "")
+    if needs:
+        print(f"It needs lessons {needs}.")
 
 
 @app.command("rules")

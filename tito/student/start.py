@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +36,9 @@ SYMBOLS = {
 }
 
 
+TIERS = ((7, "Foundation, 01-07"), (13, "Architecture, 08-13"), (99, "Optimization, 14-19"))  # up to a lesson
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the page."""
@@ -55,6 +59,18 @@ class Row:
     @property
     def done(self) -> bool:
         return self.state.startswith("completed")
+
+
+def tiers(names: Iterable[str]) -> dict[str, list[str]]:
+    """Lessons, by names such as 05_autograd, under the heading of their tier; none without a lesson."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        number = int(name[:2])
+        for last, tier in TIERS:
+            if number <= last:
+                found.setdefault(tier, []).append(name)
+                break
+    return found
 
 
 def refresh(ws: Workspace) -> Path:
@@ -88,8 +104,12 @@ def text(ws: Workspace) -> str:
     done = sum(row.done for row in lessons)
     lines = ["# Torch Olympics: start here", ""]
     lines += [f"**{done} of {len(lessons)} lessons completed.** {_next(lessons, tracks)}", ""]
-    lines += ["| Lesson | State | Checks passed |", "|:--|:--|:--|"]
-    lines += [f"| {row.link} | {row.symbol} {row.state} | {row.checks} |" for row in lessons]
+    by_name = {row.name: row for row in lessons}
+    for tier, names in tiers(by_name).items():
+        lines += [f"## {tier}", "", "| Lesson | State | Checks passed |", "|:--|:--|:--|"]
+        inside = [by_name[name] for name in names]
+        lines += [f"| {row.link} | {row.symbol} {row.state} | {row.checks} |" for row in inside]
+        lines.append("")
     if tracks:
         lines += ["", "## The tracks", "", "| Track | State | Needs lessons |", "|:--|:--|:--|"]
         lines += [f"| {row.link} | {row.symbol} {row.state} | {row.checks} |" for row in tracks]

@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from autograder.files import write_text
+from tito.student import start
 
 from . import charts
 from .course import ROOT, Outline, followers, lessons, outlines, reduced, tracks
@@ -228,7 +229,10 @@ class LessonTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = ["| lesson | what you build | hours | points | needs |", "|---|---|---|---|---|"]
+        firsts = {names[0]: tier for tier, names in start.tiers(o.name for o in lessons()).items()}
         for outline in lessons():
+            if outline.name in firsts:
+                rows.append(f"| **{firsts[outline.name]}** | | | | |")
             needs = ", ".join(outlines()[near].number or near for near in outline.needs) or "-"
             cells = (link(outline.name), outline.summary, f"{outline.hours:g}", f"{outline.points:g}", needs)
             rows.append(f"| {' | '.join(cells)} |")
