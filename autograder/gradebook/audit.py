@@ -34,7 +34,7 @@ import numpy as np
 from autograder import sandbox, trusted
 from autograder.data import audit_view, datasets
 from autograder.errors import OlympicsError
-from autograder.scoring import client, ledger, measure, rules, scorer, scores, staging
+from autograder.scoring import client, ledger, rounds, rules, scorer, scores, staging
 from autograder.scratch import scratch_folder
 
 SCHEMA = "torch-olympics/audit/1"
@@ -100,7 +100,7 @@ def audit(
     limit_s: float | None = None,
     level: str | None = None,
     secret: int | str = 0,
-    budget_s: float = measure.BUDGET_S,
+    budget_s: float = rounds.BUDGET_S,
     progress: Progress = lambda seconds, line: None,
 ) -> Audit:
     """Train a submission again by its own script and compare; `log` is where its output is kept.

@@ -6,28 +6,28 @@ measures a worker, a reference entry, or a cheat planted by a test. The clock an
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autograder.data.datasets import Split
+from autograder.scoring import rounds
+from autograder.scoring.rounds import Rates, Timing
+
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 ROUNDS = 12
 ROUND_IMAGES = 500  # most pictures in one timed round
-BUDGET_S = 30.0  # timing stops after this many seconds, not before LEAST_ROUNDS nor while answers look kept
-LEAST_ROUNDS = 3
-# Known pictures answered this much faster than new ones in three rounds of four mean that answers are kept.
-# One round alone may be that much off on a busy machine; a table of answers is so much faster in every round.
-CACHE_RATIO = 1.6
-SAME_SHARE = 0.98  # of the pictures must get the same answer when asked again
 # The timed run may be so many times faster than the accuracy run, whose pictures are as new: another program
 # may have slowed one of them down. A second, cheaper network for the timed run is faster than that.
 STEADY_RATIO, STEADY_BATCHES = 3.0, 8  # not asked of fewer batches
 NOVEL_SHARE = 0.6  # of the accuracy must be left on pictures moved by one pixel
+USUAL: Timing[Predict] = Timing()
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,6 @@ def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     )
 
 
-def bootstrap_median(
-    samples: list[float], rng: np.random.Generator, draws: int = 2000
-) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the median."""
-    values = np.asarray(samples)
-    medians = np.median(values[rng.integers(0, len(values), (draws, len(values)))], axis=1)
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def accuracy(
     predict: Predict,
     images: NDArray[np.uint8],
@@ -114,83 +104,113 @@ def accuracy(
 
 def throughput(
     predict: Predict,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
+    data: Split,
     known: Accuracy,
     rng: np.random.Generator,
     batch: int,
-    *,
-    reference: Predict | None = None,
-    reader: Callable[[], AbstractContextManager[Predict]] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-    budget_s: float = BUDGET_S,
+    timing: Timing[Predict] = USUAL,
 ) -> Throughput:
     """Time rounds on new pictures (the split's, moved by a pixel, with a little noise), and audit them.
 
     Rounds on the very pictures of the accuracy run alternate with them. Audits: those must get the answers of
     the accuracy run; must not be faster than new ones; new ones must still be classified, not much faster
-    than in the accuracy run, and as a second process does it for which they are the first (`reader`).
+    than in the accuracy run, and as a second process does it for which they are the first (timing.reader).
     """
-    per_round = min(ROUND_IMAGES, max(batch, len(images)), len(images))
-    for _ in range(2):  # warm-up, on noise
-        noise = rng.integers(0, 256, (min(batch, per_round), 3, 32, 32), dtype=np.uint8)
-        for one in (predict, reference):
-            if one is not None:
-                one(noise)
-    speeds: dict[str, list[float]] = {"new": [], "known": [], "reference": []}
-    fresh: list[tuple[NDArray[np.uint8], NDArray[np.float64]]] = []
-    same = asked = right = 0
-    began = clock()
-    for turn in range(ROUNDS):
-        chosen = rng.permutation(len(images))[:per_round]
-        old, new = np.ascontiguousarray(images[chosen]), _moved(images[chosen], rng)
-        jobs = [("new", predict, new), ("known", predict, old)]
-        jobs += [] if reference is None else [("reference", reference, new)]
-        answers = {}
-        for name, one, pictures in jobs if turn % 2 else reversed(jobs):  # nobody always goes first
-            answers[name], speed = _timed(one, pictures, batch, clock)
-            speeds[name].append(speed)
-        fresh.append((new, answers["new"]))
-        right += int((answers["new"].argmax(axis=1) == labels[chosen]).sum())
-        same += int(_close(answers["known"], known.logits[chosen]).sum())
-        asked += per_round
-        suspect = known_ratio(speeds["known"], speeds["new"]) > CACHE_RATIO  # three rounds may be bad luck
-        if turn + 1 >= LEAST_ROUNDS and clock() - began > budget_s and not suspect:
-            break
-    samples = speeds["new"]
-    median = float(np.median(samples))
-    to_reference = [new / ref for new, ref in zip(samples, speeds["reference"], strict=False)]
-    ratio = known_ratio(speeds["known"], samples)
-    faults = _faults(ratio, same / asked, right / asked, known.value, median / known.rate)
-    if reader is not None:
-        pictures, told = (np.concatenate(parts) for parts in zip(*fresh, strict=True))
-        faults += _other_process(reader, pictures, told, rng.permutation(len(told))[:ROUND_IMAGES], batch)
+    per_round = min(ROUND_IMAGES, max(batch, len(data)), len(data))
+    _warm_up(predict, timing.reference, (min(batch, per_round), 3, 32, 32), rng)
+
+    def jobs(asked: _Asked) -> list[rounds.Job[NDArray[np.float64]]]:
+        ask = [("new", predict, asked.new), ("known", predict, asked.known)]
+        ask += [] if timing.reference is None else [("reference", timing.reference, asked.new)]
+        return [(name, partial(_timed, one, images, batch, timing.clock)) for name, one, images in ask]
+
+    rates, seen = Rates(), _Seen(known, data.labels)
+    for asked, answers in rounds.alternate(_questions(data.images, per_round, rng), jobs, rates, timing):
+        seen.add(asked, answers)
+    median = float(np.median(rates.new))
+    faults = rates.kept("pictures") + _faults(seen, median)
+    if timing.reader is not None:
+        faults += _other_process(timing.reader, seen, rng, batch)
     return Throughput(
         images_per_second=median,
-        interval=bootstrap_median(samples, rng),
-        samples=samples,
-        known=speeds["known"],
-        reference=speeds["reference"],
-        ratio_to_reference=float(np.median(to_reference)) if to_reference else None,
-        novel_accuracy=right / asked,
-        same_share=same / asked,
+        interval=rounds.bootstrap_median(rates.new, rng),
+        samples=rates.new,
+        known=rates.known,
+        reference=rates.reference,
+        ratio_to_reference=rates.ratio_to_reference,
+        novel_accuracy=seen.novel,
+        same_share=seen.same,
         faults=faults,
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Pictures of one round, by their place in the split: as they are there, and made new."""
+
+    chosen: NDArray[np.intp]
+    known: NDArray[np.uint8]
+    new: NDArray[np.uint8]
+
+
+def _questions(images: NDArray[np.uint8], n: int, rng: np.random.Generator) -> Iterator[_Asked]:
+    for _ in range(ROUNDS):
+        chosen = rng.permutation(len(images))[:n]
+        yield _Asked(chosen, np.ascontiguousarray(images[chosen]), _moved(images[chosen], rng))
+
+
+def _warm_up(
+    predict: Predict, reference: Predict | None, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    for _ in range(2):
+        noise = rng.integers(0, 256, shape, dtype=np.uint8)
+        for one in (predict, reference):
+            if one is not None:
+                one(noise)
+
+
+class _Seen:
+    """What the timed rounds answered: shares of the pictures, and the new ones with their logits."""
+
+    def __init__(self, accuracy: Accuracy, labels: NDArray[np.uint8]) -> None:
+        self.accuracy, self._labels = accuracy, labels
+        self._same: list[NDArray[np.bool_]] = []
+        self._right: list[NDArray[np.bool_]] = []
+        self._fresh: list[tuple[NDArray[np.uint8], NDArray[np.float64]]] = []
+
+    def add(self, asked: _Asked, answers: dict[str, NDArray[np.float64]]) -> None:
+        """One round."""
+        self._fresh.append((asked.new, answers["new"]))
+        self._right.append(answers["new"].argmax(axis=1) == self._labels[asked.chosen])
+        self._same.append(_close(answers["known"], self.accuracy.logits[asked.chosen]))
+
+    @property
+    def same(self) -> float:
+        """Share of the known pictures that got the answer of the accuracy run."""
+        return float(np.concatenate(self._same).mean())
+
+    @property
+    def novel(self) -> float:
+        """Share of the new pictures that were classified."""
+        return float(np.concatenate(self._right).mean())
+
+    def fresh(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """All new pictures, and the logits that they got."""
+        pictures, told = zip(*self._fresh, strict=True)
+        return np.concatenate(pictures), np.concatenate(told)
+
+
 def _other_process(
-    reader: Callable[[], AbstractContextManager[Predict]],
-    pictures: NDArray[np.uint8],
-    told: NDArray[np.float64],
-    chosen: NDArray[np.int64],
-    batch: int,
+    reader: Callable[[], AbstractContextManager[Predict]], seen: _Seen, rng: np.random.Generator, batch: int
 ) -> list[str]:
     """A fault where a process that has seen no picture yet answers otherwise than the timed one did."""
+    pictures, told = seen.fresh()
+    chosen = rng.permutation(len(told))[:ROUND_IMAGES]
     with reader() as predict:
         parts = [chosen[i : i + batch] for i in range(0, len(chosen), batch)]
         again = np.concatenate([predict(np.ascontiguousarray(pictures[part])) for part in parts])
     same = float(_close(again, told[chosen]).mean())
-    if same >= SAME_SHARE:
+    if same >= rounds.SAME_SHARE:
         return []
     return [
         f"only {100 * same:.1f}% of the pictures of the timed run get the same answer from the model when it "
@@ -198,19 +218,12 @@ def _other_process(
     ]
 
 
-def known_ratio(known: list[float], new: list[float]) -> float:
-    """How much faster what was asked before is answered, in at least three rounds of four."""
-    return float(np.quantile(np.asarray(known) / np.asarray(new), 0.25))
-
-
-def _faults(ratio: float, same: float, novel: float, value: float, steady: float) -> list[str]:
+def _faults(seen: _Seen, median: float) -> list[str]:
+    """A line for each audit that failed; median: images/s of the timed run."""
+    same, novel, value = seen.same, seen.novel, seen.accuracy.value
+    steady = median / seen.accuracy.rate
     faults = []
-    if ratio > CACHE_RATIO:
-        faults.append(
-            f"pictures asked before are answered {ratio:.1f} times faster than new ones: answers must be "
-            "computed, not kept"
-        )
-    if same < SAME_SHARE:
+    if same < rounds.SAME_SHARE:
         faults.append(
             f"only {100 * same:.1f}% of the pictures get the same answer in the timed run as in the accuracy "
             "run: both must use the same model"

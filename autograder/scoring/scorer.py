@@ -21,7 +21,7 @@ import numpy as np
 
 from autograder import sandbox
 from autograder.data import datasets, tokenizer
-from autograder.scoring import client, language, measure, quality, rules, scores, staging, tracks
+from autograder.scoring import client, language, quality, rounds, rules, scores, staging, tracks
 from autograder.scratch import scratch_folder
 
 
@@ -67,7 +67,7 @@ class Conditions:
     secret: int | str = 0
     official: bool = True
     reference: str | Path | None = None
-    budget_s: float = measure.BUDGET_S
+    budget_s: float = rounds.BUDGET_S
 
 
 USUAL = Conditions()

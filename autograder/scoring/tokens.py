@@ -7,9 +7,10 @@ secret seed, and the time of a token is the arrival of its frame here: of a fram
 stream, of one for all offline.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -18,15 +19,9 @@ from numpy.typing import NDArray
 
 from autograder.data.datasets import Dialogue
 from autograder.data.tokenizer import Tokenizer
+from autograder.scoring import rounds
 from autograder.scoring.client import Stream
-from autograder.scoring.measure import (
-    BUDGET_S,
-    CACHE_RATIO,
-    LEAST_ROUNDS,
-    SAME_SHARE,
-    bootstrap_median,
-    known_ratio,
-)
+from autograder.scoring.rounds import Rates, Timing
 
 BATCH = 16  # prompts at once, offline
 INPUT_LENGTH = 128  # tokens of a text in the end: its prompt and the new ones
@@ -107,72 +102,95 @@ class Prompts:
         return prompt
 
 
+@dataclass(frozen=True)
+class Load:
+    """What is asked offline: how many texts at once, of how many tokens in the end, how many of them new."""
+
+    batch: int = BATCH
+    input_length: int = INPUT_LENGTH
+    new: int = NEW_TOKENS
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of a prompt. Raises ValueError for lengths that leave none."""
+        length = self.input_length - self.new
+        if length < 1:
+            raise ValueError(
+                f"{self.input_length} tokens with {self.new} new ones leave no prompt: expected more"
+            )
+        return length
+
+
+USUAL: Timing[Model] = Timing()
+LOAD = Load()
+
+
 def speed(
     model: Model,
     prompts: Source,
     rng: np.random.Generator,
-    *,
-    reference: Model | None = None,
-    reader: Callable[[], AbstractContextManager[Model]] | None = None,
-    batch: int = BATCH,
-    input_length: int = INPUT_LENGTH,
-    new: int = NEW_TOKENS,
-    budget_s: float = BUDGET_S,
+    timing: Timing[Model] = USUAL,
+    load: Load = LOAD,
 ) -> Speed:
     """Time offline rounds on new prompts, then single queries, and audit both.
 
     Rounds on prompts asked before alternate with them: these must not be faster. Some texts of the timed run
-    are then shown to the model token by token: it must choose the same tokens. `reader` gives the model in a
-    process that did not write them, and cannot remember what it wrote. The time limit ends the rounds (not
-    before LEAST_ROUNDS) and, at a third of it, the queries; a model that is far below the gate gets a
-    quarter of the batch, so that it is measured in minutes. Raises ValueError for lengths that leave no
-    prompt.
+    are then shown to the model token by token: it must choose the same tokens. `timing.reader` gives the
+    model in a process that did not write them, and cannot remember what it wrote. The time limit ends the
+    rounds (not before LEAST_ROUNDS) and, at a third of it, the queries; a model that is far below the gate
+    gets a quarter of the batch, so that it is measured in minutes. Raises ValueError for lengths that leave
+    no prompt.
     """
-    length = input_length - new
-    if length < 1:
-        raise ValueError(f"{input_length} tokens with {new} new ones leave no prompt: expected more")
-    seen = prompts.take(batch, length)
+    rates, texts = _offline(model, prompts, timing, load)
+    queries, first = _single_stream(model, prompts, load.prompt, timing.budget_s / 3, texts)
+    with timing.reader() if timing.reader else nullcontext(model) as other:
+        same = _same_tokens(other, texts, load.prompt, rng)
+    return Speed(
+        tokens_per_second=float(np.median(rates.new)),
+        interval=rounds.bootstrap_median(rates.new, rng),
+        ratio_to_reference=rates.ratio_to_reference,
+        latency_p50=float(np.percentile(queries, 50)),
+        latency_p90=float(np.percentile(queries, 90)),
+        first_token=float(np.median(first)),
+        same_share=same,
+        samples=rates.new,
+        known=rates.known,
+        reference=rates.reference,
+        latencies=queries,
+        faults=rates.kept("prompts") + _faults(same),
+    )
+
+
+def _offline(
+    model: Model, prompts: Source, timing: Timing[Model], load: Load
+) -> tuple[Rates, list[NDArray[np.int64]]]:
+    """Tokens/s of the rounds, and the texts that the model wrote in them."""
+    batch, new, reference = load.batch, load.new, timing.reference
+    seen = prompts.take(batch, load.prompt)
     # the warm-up; `seen` is what later counts as asked before
     if model.generate(seen, new, stream=False).seconds > SLOW_S:
         batch = max(1, batch // 4)
         seen = seen[:batch]
     if reference is not None:
         reference.generate(seen, new, stream=False)
-    rates: dict[str, list[float]] = {"new": [], "known": [], "reference": [], "reference known": []}
-    texts: list[NDArray[np.int64]] = []
-    began = monotonic()
-    for turn in range(ROUNDS):
-        fresh = prompts.take(batch, length)
-        jobs: list[tuple[str, Model, NDArray[np.int64]]] = [("new", model, fresh), ("known", model, seen)]
+
+    def timed(one: Model, asked: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
+        stream = one.generate(asked, new, stream=False)  # nobody waits for a single token: one frame
+        return np.concatenate([asked, stream.tokens], axis=1), batch * new / stream.seconds
+
+    def jobs(fresh: NDArray[np.int64]) -> list[rounds.Job[NDArray[np.int64]]]:
+        asked = [("new", model, fresh), ("known", model, seen)]
         if reference is not None:  # asked the same, so that both are as often warm from a round before
-            jobs += [("reference", reference, fresh), ("reference known", reference, seen)]
-        for name, one, asked in jobs if turn % 2 else reversed(jobs):  # nobody always goes first
-            stream = one.generate(asked, new, stream=False)  # nobody waits for a single token: one frame
-            rates[name].append(batch * new / stream.seconds)
-            if one is model:
-                texts += list(np.concatenate([asked, stream.tokens], axis=1))
-        suspect = known_ratio(rates["known"], rates["new"]) > CACHE_RATIO  # three rounds may be bad luck
-        if turn + 1 >= LEAST_ROUNDS and monotonic() - began > budget_s and not suspect:
-            break
-    queries, first = _single_stream(model, prompts, length, budget_s / 3, texts)
-    with reader() if reader else nullcontext(model) as other:
-        same = _same_tokens(other, texts, length, rng)
-    samples = rates["new"]
-    to_reference = [mine / theirs for mine, theirs in zip(samples, rates["reference"], strict=False)]
-    return Speed(
-        tokens_per_second=float(np.median(samples)),
-        interval=bootstrap_median(samples, rng),
-        ratio_to_reference=float(np.median(to_reference)) if to_reference else None,
-        latency_p50=float(np.percentile(queries, 50)),
-        latency_p90=float(np.percentile(queries, 90)),
-        first_token=float(np.median(first)),
-        same_share=same,
-        samples=samples,
-        known=rates["known"],
-        reference=rates["reference"],
-        latencies=queries,
-        faults=_faults(known_ratio(rates["known"], samples), same),
-    )
+            asked += [("reference", reference, fresh), ("reference_known", reference, seen)]
+        return [(name, partial(timed, one, ids)) for name, one, ids in asked]
+
+    rates, texts = Rates(), list[NDArray[np.int64]]()
+    questions = (prompts.take(batch, load.prompt) for _ in range(ROUNDS))
+    for _, answers in rounds.alternate(questions, jobs, rates, timing):
+        for name, written in answers.items():
+            if name in ("new", "known"):
+                texts += list(written)
+    return rates, texts
 
 
 def _single_stream(
@@ -218,14 +236,9 @@ def _same_tokens(
     return same / asked
 
 
-def _faults(ratio: float, same: float) -> list[str]:
+def _faults(same: float) -> list[str]:
     faults = []
-    if ratio > CACHE_RATIO:
-        faults.append(
-            f"prompts asked before are answered {ratio:.1f} times faster than new ones: answers must be "
-            "computed, not kept"
-        )
-    if same < SAME_SHARE:
+    if same < rounds.SAME_SHARE:
         faults.append(
             f"only {100 * same:.1f}% of the tokens of the timed run are those that the model chooses when it "
             "reads along: both must use the same model, greedily"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autograder.data import datasets, tinytalks, tokenizer
 from autograder.data.datasets import Dialogue, Split, TextSplit
-from autograder.scoring import client, language, measure, rules, staging, tokens
+from autograder.scoring import client, language, measure, rounds, rules, staging, tokens
 
 NOVEL_DIALOGUES = 100  # of a second, secret seed
 NOVEL_SHARE = 0.8  # of the next-token accuracy must be left on them
@@ -73,10 +73,8 @@ def pictures(run: Run) -> None:
     reference = run.reference.predict if run.reference else None
     found = measure.accuracy(predict, data.images, data.labels, run.rng, rule.batch)
     run.metrics.update(accuracy=found.value, accuracy_interval=list(found.interval))
-    speed = measure.throughput(
-        predict, data.images, data.labels, found, run.rng, rule.batch,
-        reference=reference, reader=_reader(run), budget_s=run.budget_s,
-    )  # fmt: skip
+    timing = rounds.Timing[measure.Predict](reference, _reader(run), run.budget_s)
+    speed = measure.throughput(predict, data, found, run.rng, rule.batch, timing)
     run.metrics.update(
         images_per_second=speed.images_per_second,
         speed_interval=list(speed.interval),
@@ -178,9 +176,8 @@ def novel_dialogues(data: TextSplit, rng: np.random.Generator) -> Sequence[Dialo
 
 def _tokens(run: Run, words: tokenizer.Tokenizer, fresh: Sequence[Dialogue], budget_s: float) -> None:
     prompts = tokens.Prompts(words, fresh, run.rng)
-    found = tokens.speed(
-        run.worker, prompts, run.rng, reference=run.reference, reader=run.fresh, budget_s=budget_s
-    )
+    timing = rounds.Timing[tokens.Model](run.reference, run.fresh, budget_s)
+    found = tokens.speed(run.worker, prompts, run.rng, timing)
     run.metrics.update(
         tokens_per_second=found.tokens_per_second,
         speed_interval=list(found.interval),

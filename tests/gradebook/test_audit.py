@@ -19,7 +19,7 @@ from autograder import sandbox
 from autograder.data import audit_view, datasets
 from autograder.gradebook import audit
 from autograder.leaderboard import export as results
-from autograder.scoring import ledger, measure, rules, scorer, staging
+from autograder.scoring import ledger, rounds, rules, scorer, staging
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = [level for level in audit.LEVELS if level in sandbox.available()]
@@ -71,7 +71,7 @@ def entry(honest: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "CACHE_RATIO", 100.0)  # short rounds on a busy machine prove nothing
+    monkeypatch.setattr(rounds, "CACHE_RATIO", 100.0)  # short rounds on a busy machine prove nothing
 
 
 def run(entry: Path, **options: Any) -> audit.Audit:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from submissions import pictures
 
-from autograder.scoring import measure
+from autograder.scoring import measure, rounds
 
 DATA = pictures()
 
@@ -33,9 +33,8 @@ def honest(clock, seconds=0.01):
 
 def run(predict, clock, **options):
     known = measure.accuracy(predict, DATA.images, DATA.labels, np.random.default_rng(1), 50)
-    found = measure.throughput(
-        predict, DATA.images, DATA.labels, known, np.random.default_rng(2), 50, clock=clock, **options
-    )
+    timing = rounds.Timing(clock=clock, **options)
+    found = measure.throughput(predict, DATA, known, np.random.default_rng(2), 50, timing)
     return known, found
 
 
@@ -147,7 +146,7 @@ def test_reference_is_timed_in_turn():
 def test_slow_models_get_fewer_rounds():
     clock = Clock()
     _, found = run(honest(clock, 1.0), clock, budget_s=10)
-    assert len(found.samples) == measure.LEAST_ROUNDS
+    assert len(found.samples) == rounds.LEAST_ROUNDS
 
 
 def test_bad_luck_in_the_first_rounds_is_not_kept_answers():
@@ -163,8 +162,8 @@ def test_bad_luck_in_the_first_rounds_is_not_kept_answers():
         return answer
 
     _, found = run(predict, clock, budget_s=10)
-    assert found.known[0] > measure.CACHE_RATIO * found.samples[0], "the test plants no bad luck"
-    assert found.faults == [] and len(found.samples) > measure.LEAST_ROUNDS
+    assert found.known[0] > rounds.CACHE_RATIO * found.samples[0], "the test plants no bad luck"
+    assert found.faults == [] and len(found.samples) > rounds.LEAST_ROUNDS
 
 
 def test_wilson():
@@ -177,7 +176,7 @@ def test_wilson():
 
 def test_bootstrap_interval_holds_the_median():
     samples = list(np.random.default_rng(0).normal(100, 5, 40))
-    low, high = measure.bootstrap_median(samples, np.random.default_rng(1))
+    low, high = rounds.bootstrap_median(samples, np.random.default_rng(1))
     assert low < np.median(samples) < high and high - low < 10
 
 
@@ -193,8 +192,7 @@ def test_a_second_network_for_the_timed_run_is_caught(times, caught):
 
     known = measure.accuracy(cheat, DATA.images, DATA.labels, np.random.default_rng(1), 10, clock)
     assert known.rate == pytest.approx(100)
-    found = measure.throughput(
-        cheat, DATA.images, DATA.labels, known, np.random.default_rng(2), 10, clock=clock
-    )
+    timing = rounds.Timing(clock=clock)
+    found = measure.throughput(cheat, DATA, known, np.random.default_rng(2), 10, timing)
     assert len(found.faults) == caught
     assert all("faster in the timed run" in fault for fault in found.faults)

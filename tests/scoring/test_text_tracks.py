@@ -10,7 +10,7 @@ from texts import table, text_submission
 from autograder import sandbox
 from autograder.data.datasets import TextSplit, load_text
 from autograder.leaderboard import export
-from autograder.scoring import language, quality, rules, scorer, scores, staging, tokens
+from autograder.scoring import language, quality, rounds, rules, scorer, scores, staging, tokens
 
 PUBLIC = load_text("tinytalks", "public").dialogues
 DATA = TextSplit(PUBLIC[:40], "tinytalks", "public")
@@ -25,7 +25,7 @@ def small_and_quick(monkeypatch):
     monkeypatch.setattr(language, "MOST_ANSWER", 20)
     monkeypatch.setattr(tokens, "ROUNDS", 3)
     monkeypatch.setattr(tokens, "QUERIES", 5)
-    monkeypatch.setattr(tokens, "CACHE_RATIO", 100.0)  # three short rounds on a busy machine prove nothing
+    monkeypatch.setattr(rounds, "CACHE_RATIO", 100.0)  # three short rounds on a busy machine prove nothing
 
 
 def score(track, folder, **options):

@@ -6,7 +6,7 @@ from texts import CHARACTERS, VOCABULARY, table
 
 from autograder.data import tokenizer
 from autograder.data.datasets import load_text
-from autograder.scoring import tokens
+from autograder.scoring import rounds, tokens
 from autograder.scoring.client import Stream
 
 DIALOGUES = load_text("tinytalks", "public").dialogues[:60]
@@ -44,9 +44,9 @@ class Honest:
         return Stream(self.tokens(prompts, n), tuple(arrivals))
 
 
-def run(model, **options):
+def run(model, load=tokens.LOAD, **options):
     prompts = tokens.Prompts(WORDS, DIALOGUES, np.random.default_rng(1))
-    return tokens.speed(model, prompts, np.random.default_rng(2), **options)
+    return tokens.speed(model, prompts, np.random.default_rng(2), rounds.Timing(**options), load)
 
 
 def test_an_honest_model_passes_the_audits():
@@ -72,10 +72,10 @@ def test_prompts_are_never_asked_twice_but_where_that_is_audited():
 
 def test_the_input_length_holds_prompt_and_new_tokens():
     model = Honest()
-    run(model, input_length=512, new=32, batch=4)
+    run(model, tokens.Load(batch=4, input_length=512, new=32))
     assert {p.shape for p in model.asked} == {(4, 480), (1, 480)}
     with pytest.raises(ValueError, match="leave no prompt"):
-        run(Honest(), input_length=64)
+        run(Honest(), tokens.Load(input_length=64))
 
 
 def test_the_reference_is_timed_in_turn():
@@ -87,7 +87,7 @@ def test_the_reference_is_timed_in_turn():
 
 def test_slow_models_get_fewer_rounds():
     found = run(Honest(), budget_s=0)
-    assert len(found.samples) == tokens.LEAST_ROUNDS and len(found.latencies) == tokens.LEAST_QUERIES
+    assert len(found.samples) == rounds.LEAST_ROUNDS and len(found.latencies) == tokens.LEAST_QUERIES
 
 
 def test_very_slow_models_get_smaller_rounds():

@@ -22,7 +22,7 @@ from texts import text_submission
 from autograder.errors import GradingError
 from autograder.gradebook import exchange as exchanges
 from autograder.leaderboard import export, results_file
-from autograder.scoring import measure, rules
+from autograder.scoring import rounds, rules
 from tito.errors import TitoError
 from tito.student import olympics, start, workspace
 from tito.student import published as published_module
@@ -370,7 +370,7 @@ def test_grade_cells_share_one_measurement(
         lambda *a: calls.append(a[-1]) or score(*a[:-1], replace(a[-1], budget_s=0.5)),
     )
     monkeypatch.setattr(olympics, "_RESULTS", {})
-    monkeypatch.setattr(measure, "CACHE_RATIO", 100.0)  # three short rounds on a busy machine prove nothing
+    monkeypatch.setattr(rounds, "CACHE_RATIO", 100.0)  # three short rounds on a busy machine prove nothing
     for dimension, most in (("accuracy", 40), ("speed", 20), ("size", 20), ("quality", 10)):
         points = olympics.grade_cell("vision", dimension)
         assert type(points) is float and 0 <= points <= most

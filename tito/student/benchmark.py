@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from autograder import sandbox
 from autograder.data import datasets, tokenizer
 from autograder.errors import Missing
-from autograder.scoring import language, measure, rules, scorer, scores, staging, tokens, tracks
+from autograder.scoring import language, measure, rounds, rules, scorer, scores, staging, tokens, tracks
 from autograder.scoring.client import Worker
 from autograder.scratch import scratch_folder
 from tito import progress
@@ -85,7 +85,7 @@ def accuracy(
 def speed(
     model: Model, dataset: Made = None, split: Part = None,
     tinytorch: Package = None, level: Level = None, as_json: Json = False,
-    seconds: Annotated[float, typer.Option(help="About how long to measure.")] = measure.BUDGET_S,
+    seconds: Annotated[float, typer.Option(help="About how long to measure.")] = rounds.BUDGET_S,
     input_length: Annotated[
         int | None, typer.Option(help="Of a language model: tokens of a text, prompt and new ones together.")
     ] = None,
@@ -272,10 +272,8 @@ class Run:
 
     def speed(self, known: measure.Accuracy, seconds: float) -> measure.Throughput:
         """Time rounds of new and known pictures for about that long."""
-        data = self.data
-        return measure.throughput(
-            self.worker.predict, data.images, data.labels, known, self._rng, self.batch, budget_s=seconds
-        )
+        timing = rounds.Timing[measure.Predict](budget_s=seconds)
+        return measure.throughput(self.worker.predict, self.data, known, self._rng, self.batch, timing)
 
 
 class TextRun:
@@ -320,9 +318,8 @@ class TextRun:
 
     def speed(self, seconds: float, input_length: int) -> tuple[dict[str, Any], str]:
         """Time it on new prompts for about that long: a record, and the same in words."""
-        found = tokens.speed(
-            self.worker, self._prompts(), self._rng, budget_s=seconds, input_length=input_length
-        )
+        timing, load = rounds.Timing[tokens.Model](budget_s=seconds), tokens.Load(input_length=input_length)
+        found = tokens.speed(self.worker, self._prompts(), self._rng, timing, load)
         low, high = found.interval
         record = {
             "tokens_per_second": found.tokens_per_second,
