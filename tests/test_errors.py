@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # the student's own package.
 INSIDE = set(
     [
-        "protocol.ProtocolError",
-        "protocol.Closed",
-        "protocol.Late",
+        "frames.FrameError",
+        "frames.Closed",
+        "frames.Late",
         "wire.WireError",
         "proxies.StudentError",
         "proxies.Ended",

@@ -12,23 +12,16 @@ MOST_MODULES = 14
 # Functions of the trusted rooms that are over 40 lines still. The set only shrinks.
 KNOWN_LONG = {
     "autograder/data/tinytalks.py _families",
-    "autograder/notebooks/cells/wire.py encode",
     "autograder/notebooks/execute.py _run",
     "autograder/notebooks/execute.py run_notebook",
-    "autograder/notebooks/rebuild.py rebuild",
     "autograder/sandbox/__init__.py start",
-    "autograder/sandbox/disk.py _count",
     "autograder/sandbox/supervisor.py _watch",
-    "autograder/scoring/measure.py throughput",
-    "autograder/scoring/tokens.py speed",
 }
 # Those that take more than six parameters still.
 KNOWN_MANY = {
     "autograder/notebooks/execute.py run_notebook",
     "autograder/sandbox/__init__.py run",
     "autograder/sandbox/__init__.py start",
-    "autograder/scoring/measure.py throughput",
-    "autograder/scoring/tokens.py speed",
 }
 
 

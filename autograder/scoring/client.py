@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from autograder import sandbox
 from autograder.errors import OlympicsError
-from autograder.scoring import protocol
+from autograder.sandbox import frames
 
 PACKAGES = (
     "numpy",
@@ -87,12 +87,11 @@ class Worker:
     def __enter__(self) -> "Worker":
         if not (self.tinytorch / "tinytorch").is_dir():
             raise SubmissionError("the folder tinytorch/ is missing: run `tito olympics submit` to pack it")
-        here = Path(__file__).absolute().parent
         threads = str(self._threads)
-        script = here / "worker.py"
+        script = Path(__file__).absolute().with_name("worker.py")
         program = sandbox.Program(
             [sys.executable, "-P", "-s", "-B", "-u", str(script), str(self.submission)],
-            readable=[script, here / "protocol.py", self.submission],
+            readable=[script, Path(frames.__file__).absolute(), self.submission],
             importable=[self.tinytorch / "tinytorch"],
             env=dict.fromkeys(_THREAD_COUNTS, threads) | _SHORT_SPINNING,
             limits=self.limits, level=self.level, packages=PACKAGES,
@@ -108,8 +107,8 @@ class Worker:
         )
         self._drainer.start()
         try:
-            protocol.read(self._from, 0, time.monotonic() + 60.0)
-        except protocol.ProtocolError as error:
+            frames.read(self._from, 0, time.monotonic() + 60.0)
+        except frames.FrameError as error:
             self._process.close()
             self._drainer.join(1.0)
             why = _one_line(self._process.wait().reason or self.log.strip().rpartition("\n")[2] or error)
@@ -193,11 +192,11 @@ class Worker:
             raise ValueError(f"generate: expected prompts (B, L), n >= 1, got {prompts.shape}, n = {n}")
         self._check_ids(prompts, prompts.shape, "generate")
         self._batch = 0  # a text that `begin` began is over
-        batch, frames = len(prompts), n if stream else 1
+        batch, answers = len(prompts), n if stream else 1
         shape = (batch,) if stream else (batch, n)
         start, tokens, arrivals = time.perf_counter(), [], []
         self._send({"op": "generate", "n": n, "stream": stream}, [prompts])
-        for _ in range(frames):
+        for _ in range(answers):
             _, arrays = self._receive(8 * batch * n + 4096)
             arrivals.append(time.perf_counter() - start)
             found = _one(arrays)
@@ -244,12 +243,12 @@ class Worker:
     ) -> None:
         assert self._process, "Worker: use it in a with block"
         with self._failures():
-            protocol.refuse_unasked(self._from)
-            protocol.write(self._to, message, arrays, deadline or time.monotonic() + self._answer_s)
+            frames.refuse_unasked(self._from)
+            frames.write(self._to, message, arrays, deadline or time.monotonic() + self._answer_s)
 
     def _receive(self, most: int, deadline: float | None = None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         with self._failures():
-            answer, results = protocol.read(self._from, most, deadline or time.monotonic() + self._answer_s)
+            answer, results = frames.read(self._from, most, deadline or time.monotonic() + self._answer_s)
         frameworks = answer.get("frameworks")
         if frameworks:
             listed = frameworks[:8] if isinstance(frameworks, list) else ["one"]
@@ -271,11 +270,11 @@ class Worker:
         """What the pipe reports, in words for the student."""
         try:
             yield
-        except protocol.Closed:
+        except frames.Closed:
             raise SubmissionError(self._why_it_ended()) from None
-        except protocol.Late:
+        except frames.Late:
             raise SubmissionError(f"time limit: no answer within {self._answer_s:g} s") from None
-        except protocol.ProtocolError as error:
+        except frames.FrameError as error:
             raise SubmissionError(f"the model sent garbage instead of an answer: {error}") from None
 
     def _why_it_ended(self) -> str:

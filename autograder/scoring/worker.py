@@ -1,8 +1,8 @@
 """The only place where a submission's code runs: a server of predictions, inside the sandbox.
 
 Started by client.Worker as `python -P -s worker.py SUBMISSION`, with the student's tinytorch on PYTHONPATH.
-Requests come in on what was stdin, answers leave on what was stdout, as frames of protocol.py; both are moved
-away before student code is imported, so that its prints end in the log. Nothing here is trusted: clock,
+Requests come in on what was stdin, answers leave on what was stdout, as frames of sandbox/frames.py; both are
+moved away before student code is imported, so that its prints end in the log. Nothing here is trusted: clock,
 labels and limits stay outside.
 """
 
@@ -14,6 +14,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,58 +43,103 @@ def _main(submission: str) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    protocol = _protocol()
+    frames = _frames()
     hook = _NoFrameworks()
     sys.meta_path.insert(0, hook)  # type: ignore[arg-type]
     sys.path.append(submission)
     folders = (submission, *os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.dont_write_bytecode = True
     os.chdir(submission)
-    served: dict[str, Any] = {}
-    protocol.write(answers, {"ready": True})  # no student code has run yet
+    served = _Served()
+    frames.write(answers, {"ready": True})  # no student code has run yet
     while True:
         try:
-            message, arrays = protocol.read(requests)
-        except protocol.Closed:
+            message, arrays = frames.read(requests)
+        except frames.Closed:
             return
-        frames = _serve(message, arrays, served)
+        replies = _serve(message, arrays, served)
         while True:
             try:
-                answer, results = next(frames)
+                answer, results = next(replies)
             except StopIteration:
                 break
             except BaseException as error:  # SystemExit and the like too: every failure is an answer
                 answer, results = {"error": _explain(error, folders)}, []
             answer["frameworks"] = sorted(hook.asked)
             answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            protocol.write(answers, answer, results)
+            frames.write(answers, answer, results)
+
+
+@dataclass
+class _Served:
+    """The model that was loaded, and the texts that it is in the midst of."""
+
+    model: Any = None
+    tensor: Any = None  # the student's class
+    no_grad: Any = None
+    decoder: Any = None
+    batch: int = 0  # texts of the decoder
+    started: bool = False  # the texts have a first token
+
+    def load(self, path: str) -> int:
+        """Import the student's tinytorch and load a model: the count of its parameters."""
+        tinytorch = importlib.import_module("tinytorch")  # the student's own
+        model = tinytorch.load(path)
+        model.eval()
+        self.model, self.tensor, self.no_grad = model, tinytorch.Tensor, tinytorch.no_grad
+        self.decoder, self.batch = None, 0
+        return sum(int(np.prod(np.shape(_array(p)))) for p in model.parameters())
+
+    def predict(self, images: Any) -> Any:
+        """Logits of pictures, uint8 as stored or float32 in 0..1."""
+        if images.dtype == np.uint8:
+            images = images.astype(np.float32) / np.float32(255)
+        with self.no_grad():
+            return _plain(_array(self.model(self.tensor(images))))
+
+    def begin(self, batch: int) -> None:
+        """Forget all text: a decoder of so many texts, empty; the model's own, tinytorch's, or the model."""
+        self.started = False
+        if self.batch == batch and hasattr(self.decoder, "reset"):
+            self.decoder.reset()
+        else:
+            self.decoder, self.batch = _decoder(self.model, batch), batch
+
+    def step(self, ids: Any) -> Any:
+        """Logits (B, V) after one more token (B,) of each text."""
+        with self.no_grad():
+            logits = self._next(ids if self.started else ids[:, None])
+        self.started = True
+        return _plain(logits)
+
+    def generate(self, prompts: Any, n: int) -> Iterator[Any]:
+        """The likeliest token (B,) after each text, n times."""
+        self.begin(len(prompts))
+        ids = prompts
+        for _ in range(n):
+            with self.no_grad():
+                logits = self._next(ids)
+            ids = np.argmax(_plain(logits), axis=-1).astype(np.int64)
+            yield ids
+
+    def _next(self, ids: Any) -> Any:
+        """Logits (B, V) after the texts `ids` (B, T), or after one more token (B,) of each."""
+        return _array(self.decoder.prefill(ids) if ids.ndim == 2 else self.decoder.step(ids))
 
 
 def _serve(
-    message: dict[str, Any], arrays: list[Any], served: dict[str, Any]
+    message: dict[str, Any], arrays: list[Any], served: _Served
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """The frames that answer one request: one, but for a streamed generation, which has one a token."""
     if message["op"] == "load":
-        tinytorch = importlib.import_module("tinytorch")  # the student's own
-        model = tinytorch.load(message["path"])
-        model.eval()
-        served.update(model=model, tensor=tinytorch.Tensor, no_grad=tinytorch.no_grad)
-        sizes = [int(np.prod(np.shape(_array(p)))) for p in model.parameters()]
-        yield {"parameters": sum(sizes)}, []
+        yield {"parameters": served.load(message["path"])}, []
     elif message["op"] == "predict":
-        images = arrays[0]
-        if images.dtype == np.uint8:
-            images = images.astype(np.float32) / np.float32(255)
-        with served["no_grad"]():
-            yield {}, [_plain(_array(served["model"](served["tensor"](images))))]
+        yield {}, [served.predict(arrays[0])]
     elif message["op"] == "begin":
-        served.update(decoder=_decoder(served, message["batch"]), started=False)
+        served.begin(message["batch"])
         yield {}, []
     elif message["op"] == "step":
-        with served["no_grad"]():
-            logits = _next(served, arrays[0][:, None] if not served["started"] else arrays[0])
-        served["started"] = True
-        yield {}, [_plain(logits)]
+        yield {}, [served.step(arrays[0])]
     elif message["op"] == "generate":
         yield from _generate(served, arrays[0], message["n"], message["stream"])
     else:
@@ -101,34 +147,19 @@ def _serve(
 
 
 def _generate(
-    served: dict[str, Any], prompts: Any, n: int, stream: bool
+    served: _Served, prompts: Any, n: int, stream: bool
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """The likeliest token after each text, n times: (B,) a frame where streamed, else all (B, n) in one."""
-    served["decoder"] = _decoder(served, len(prompts))
-    tokens: list[Any] = []
-    for _ in range(n):
-        with served["no_grad"]():
-            logits = _next(served, tokens[-1] if tokens else prompts)
-        tokens.append(np.argmax(_plain(logits), axis=-1).astype(np.int64))
-        if stream:
-            yield {}, [tokens[-1]]
-    if not stream:
-        yield {}, [np.stack(tokens, axis=1)]
+    tokens = served.generate(prompts, n)
+    if stream:
+        yield from (({}, [ids]) for ids in tokens)
+    else:
+        yield {}, [np.stack(list(tokens), axis=1)]
 
 
-def _next(served: dict[str, Any], ids: Any) -> Any:
-    """Logits (B, V) after the texts `ids` (B, T), or after one more token (B,) of each."""
-    decoder = served["decoder"]
-    return _array(decoder.prefill(ids) if ids.ndim == 2 else decoder.step(ids))
-
-
-def _decoder(served: dict[str, Any], batch: int) -> Any:
-    """A decoder of so many texts at a time, empty: the model's own, tinytorch's, or the model itself."""
-    if served.get("batch") == batch and hasattr(served["decoder"], "reset"):
-        served["decoder"].reset()
-        return served["decoder"]
-    model, tinytorch = served["model"], importlib.import_module("tinytorch")
-    served["batch"] = batch
+def _decoder(model: Any, batch: int) -> Any:
+    """What decodes so many texts at a time: the model's own decoder, tinytorch's, or the model itself."""
+    tinytorch = importlib.import_module("tinytorch")
     if hasattr(model, "decoder"):
         return model.decoder(batch)
     if hasattr(tinytorch, "Decoder"):
@@ -183,10 +214,10 @@ def _explain(error: BaseException, folders: tuple[str, ...]) -> str:
     return f"{place}{type(error).__name__}" + (f": {text}" if text else "")
 
 
-def _protocol() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "_olympics_protocol", Path(__file__).with_name("protocol.py")
-    )
+def _frames() -> Any:
+    """The module of the frames, by its path: nothing of ours can be imported here."""
+    path = Path(__file__).parents[1] / "sandbox" / "frames.py"
+    spec = importlib.util.spec_from_file_location("_olympics_frames", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

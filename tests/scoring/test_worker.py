@@ -10,8 +10,8 @@ import pytest
 from submissions import pictures, submission
 
 from autograder import sandbox
-from autograder.sandbox import levels
-from autograder.scoring import client, protocol, quality, rules, scorer
+from autograder.sandbox import frames, levels
+from autograder.scoring import client, quality, rules, scorer
 
 DATA = pictures(60)
 
@@ -40,19 +40,19 @@ def failure(folder, network, **options) -> str:
 # ---- frames
 
 
-def through(*frames: bytes):
-    """What protocol.read makes of these bytes."""
+def through(*parts: bytes):
+    """What frames.read makes of these bytes."""
     reading, writing = os.pipe()
 
     def feed():
-        for frame in frames:
-            os.write(writing, frame)
+        for part in parts:
+            os.write(writing, part)
         os.close(writing)
 
     thread = threading.Thread(target=feed)
     thread.start()
     try:
-        return protocol.read(reading, most_payload=1 << 20)
+        return frames.read(reading, most_payload=1 << 20)
     finally:
         os.close(reading)
         thread.join()
@@ -72,8 +72,8 @@ def test_frames_there_and_back():
     ]
     arrays = [np.asarray(array) for array in arrays]
     reading, writing = os.pipe()
-    protocol.write(writing, {"op": "x"}, [arrays[0].T, *arrays])
-    message, back = protocol.read(reading)
+    frames.write(writing, {"op": "x"}, [arrays[0].T, *arrays])
+    message, back = frames.read(reading)
     os.close(reading)
     os.close(writing)
     assert message == {"op": "x"} and len(back) == 5
@@ -102,13 +102,13 @@ def test_frames_there_and_back():
     ],
 )
 def test_malformed_frames_are_refused(bytes_, message):
-    with pytest.raises(protocol.ProtocolError, match=message):
+    with pytest.raises(frames.FrameError, match=message):
         through(bytes_)
 
 
 def test_objects_are_never_sent():
-    with pytest.raises(protocol.ProtocolError, match="arrays of object cannot be sent"):
-        protocol.write(1, {}, [np.array([None])])
+    with pytest.raises(frames.FrameError, match="arrays of object cannot be sent"):
+        frames.write(1, {}, [np.array([None])])
 
 
 # ---- worker and client

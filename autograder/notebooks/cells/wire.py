@@ -1,15 +1,13 @@
 """Values between the judge and a student's process: JSON and raw arrays, nothing that could run.
 
-A frame is two little-endian lengths (header uint32, payload uint64), a JSON header, and the arrays' bytes.
-Numbers, strings, tuples, lists, dicts and sets go by value. Both sides keep an array that crossed, under one
-key, and send its new contents along with the next frame when it was changed in place: so an array that two
-sides hold behaves as if it were shared, as it would be within one process.
+Frames are those of sandbox/frames.py. Numbers, strings, tuples, lists, dicts and sets go by value. Both sides
+keep an array that crossed, under one key, and send its new contents along with the next frame when it was
+changed in place: so an array that two sides hold behaves as if it were shared, as it would be within one
+process.
 """
 
 import base64
-import json
 import math
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -17,13 +15,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from autograder.sandbox import frames
+
 MOST_HEADER = 8_000_000  # bytes of a frame's JSON
 MOST_PAYLOAD = 256_000_000  # bytes of a frame's arrays
 _MOST_ITEMS = 200_000  # values of one frame
 _DEEPEST = 40
 _WATCHED = 4_000_000  # bytes: larger arrays are not watched for changes
-_LENGTHS = struct.Struct("<IQ")
 _KINDS = "biufcU"
+_FORMAT = frames.Format(MOST_HEADER, MOST_PAYLOAD, axes=32, kinds=_KINDS)
 _NUMPY_FUNCTIONS = (
     "abs", "sum", "prod", "mean", "std", "var", "max", "min", "argmax", "argmin", "argsort", "sort",
     "reshape", "transpose", "swapaxes", "moveaxis", "concatenate", "stack", "split", "where", "clip", "take",
@@ -54,40 +54,24 @@ class WireError(Exception):
 
 def send(file: IO[bytes], message: dict[str, Any], payload: list[Any]) -> None:
     """Write one frame: `payload` holds the arrays that the message's values refer to by number."""
-    message["arrays"] = [[a.dtype.str, list(a.shape)] for a in payload]
-    header = json.dumps(message).encode()
-    file.write(_LENGTHS.pack(len(header), sum(a.nbytes for a in payload)) + header)
-    for array in payload:
-        file.write(array.tobytes())
+    for part in frames.pack(message, payload, _FORMAT):
+        file.write(part)
     file.flush()
 
 
 def receive(file: IO[bytes]) -> tuple[dict[str, Any], list[Any]]:
     """Read one frame; every length and type is checked first. Raises EOFError at the end, WireError."""
-    header_bytes, payload_bytes = _LENGTHS.unpack(_exactly(file, _LENGTHS.size))
-    if header_bytes > MOST_HEADER or payload_bytes > MOST_PAYLOAD:
-        raise WireError(f"an answer of {header_bytes + payload_bytes} bytes is too large")
+
+    def take(size: int) -> bytearray:
+        data = file.read(size)
+        if len(data) < size:
+            raise EOFError
+        return bytearray(data)
+
     try:
-        message = json.loads(_exactly(file, header_bytes))
-        described = [(np.dtype(str(kind)), tuple(map(int, shape))) for kind, shape in message.pop("arrays")]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise WireError("an answer that is not the expected JSON") from None
-    sizes = [math.prod(shape) * kind.itemsize for kind, shape in described]
-    if any(kind.kind not in _KINDS or min(shape, default=0) < 0 for kind, shape in described):
-        raise WireError("an answer with an array of a type that cannot cross")
-    if sum(sizes) != payload_bytes:
-        raise WireError("an answer whose arrays do not have the size that it gives")
-    arrays = []
-    for (kind, shape), size in zip(described, sizes, strict=True):
-        arrays.append(np.frombuffer(bytearray(_exactly(file, size)), kind).reshape(shape))
-    return message, arrays
-
-
-def _exactly(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
+        return frames.unpack(take, _FORMAT)
+    except frames.FrameError as error:
+        raise WireError(str(error)) from None
 
 
 class Coder:
