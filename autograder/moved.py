@@ -15,6 +15,7 @@ from types import ModuleType
 
 NAMES = {
     "autograder.datasets": "autograder.data.datasets",
+    "autograder.pipeline": "autograder.gradebook.pipeline",
     "autograder.tokens": "autograder.scoring.tokens",
     "autograder.language": "autograder.scoring.language",
     "autograder.rules": "autograder.scoring.rules",

@@ -16,7 +16,7 @@ ROOMS = ("data", "notebooks", "sandbox", "scoring")
 # the judging part of the gradebook, and what all of these import
 FILES = (
     "gradebook/judgement.py", "gradebook/judging.py",
-    "__init__.py", "course.py", "errors.py", "files.py", "hashes.py", "moved.py", "paths.py",
+    "__init__.py", "course.py", "errors.py", "files.py", "frames.py", "hashes.py", "moved.py", "paths.py",
     "scratch.py", "trusted.py",
 )  # fmt: skip
 _KINDS = (".py", ".gz")  # code, and the digits

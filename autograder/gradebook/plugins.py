@@ -1,6 +1,6 @@
 """What nbgrader loads from us: grading in the sandbox, feedback without hidden tests, what lateness costs.
 
-`autograder.pipeline.configure` switches them on.
+`pipeline.configure` switches them on.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ from autograder.gradebook.judgement import (
     submitted_at,
     write_json,
 )
+from autograder.gradebook.pipeline import configure
 from autograder.needs import need
-from autograder.pipeline import configure
 from autograder.scoring import ledger
 
 SECRET = "submission_secret.txt"

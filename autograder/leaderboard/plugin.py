@@ -1,4 +1,4 @@
-"""The results export as nbgrader's own `nbgrader export` calls it; `autograder.pipeline` names it."""
+"""The results export as nbgrader's own `nbgrader export` calls it; `gradebook.pipeline` names it."""
 
 from __future__ import annotations
 

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autograder import sandbox
+from autograder import frames, sandbox
 from autograder.errors import OlympicsError
-from autograder.sandbox import frames
 
 PACKAGES = (
     "numpy",

@@ -1,8 +1,8 @@
 """The only place where a submission's code runs: a server of predictions, inside the sandbox.
 
 Started by client.Worker as `python -P -s worker.py SUBMISSION`, with the student's tinytorch on PYTHONPATH.
-Requests come in on what was stdin, answers leave on what was stdout, as frames of sandbox/frames.py; both are
-moved away before student code is imported, so that its prints end in the log. Nothing here is trusted: clock,
+Requests come in on what was stdin, answers leave on what was stdout, as frames of frames.py; both are moved
+away before student code is imported, so that its prints end in the log. Nothing here is trusted: clock,
 labels and limits stay outside.
 """
 
@@ -216,7 +216,7 @@ def _explain(error: BaseException, folders: tuple[str, ...]) -> str:
 
 def _frames() -> Any:
     """The module of the frames, by its path: nothing of ours can be imported here."""
-    path = Path(__file__).parents[1] / "sandbox" / "frames.py"
+    path = Path(__file__).parents[1] / "frames.py"
     spec = importlib.util.spec_from_file_location("_olympics_frames", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -22,7 +22,7 @@ c.CourseDirectory.course_id = {course!r}
 c.Exchange.root = {exchange!r}
 """
 TEACHES = """
-from autograder.pipeline import configure
+from autograder.gradebook.pipeline import configure
 
 c.CourseDirectory.root = {root!r}
 configure(c)

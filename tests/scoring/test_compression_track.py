@@ -133,11 +133,11 @@ def entry(name, size, points, passed, accuracy=0.89):
     }  # fmt: skip
 
 
-def test_the_smallest_that_passes_the_gate_leads():
+def test_of_equal_scores_the_smallest_that_passes_the_gate_leads():
     entries = [
         entry("large", 2e6, 80.0, True),
-        entry("tiny", 5e4, 90.0, False),
-        entry("small", 2e5, 70.0, True),
+        entry("tiny", 5e4, 80.0, False),
+        entry("small", 2e5, 80.0, True),
     ]
     (board,) = leaderboard.sections({"entries": entries}, "compression")
     assert [(rank, e["name"]) for rank, e in zip(board.ranks, board.entries, strict=True)] == [

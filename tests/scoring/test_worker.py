@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from submissions import pictures, submission
 
-from autograder import sandbox
-from autograder.sandbox import frames, levels
+from autograder import frames, sandbox
+from autograder.sandbox import levels
 from autograder.scoring import client, quality, rules, scorer
 
 DATA = pictures(60)

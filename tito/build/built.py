@@ -28,6 +28,7 @@ RECORD = "built.json"
 MACHINERY = (
     *(f"tito/build/{name}.py" for name in ("build", "run_lesson", "package")),
     *(f"tito/{name}.py" for name in ("notebook/session", "figures")),
+    "autograder/frames.py",
     *(f"autograder/notebooks/{name}.py" for name in ("execute", "rebuild", "kernels")),
 )
 PINS = ("numpy", "ipykernel", "ipython", "matplotlib", "nbgrader", "nbclient")

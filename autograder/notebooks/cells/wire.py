@@ -1,6 +1,6 @@
 """Values between the judge and a student's process: JSON and raw arrays, nothing that could run.
 
-Frames are those of sandbox/frames.py. Numbers, strings, tuples, lists, dicts and sets go by value. Both sides
+Frames are those of frames.py. Numbers, strings, tuples, lists, dicts and sets go by value. Both sides
 keep an array that crossed, under one key, and send its new contents along with the next frame when it was
 changed in place: so an array that two sides hold behaves as if it were shared, as it would be within one
 process.
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from autograder.sandbox import frames
+from autograder import frames
 
 MOST_HEADER = 8_000_000  # bytes of a frame's JSON
 MOST_PAYLOAD = 256_000_000  # bytes of a frame's arrays

@@ -25,7 +25,7 @@ c.CourseDirectory.root = {root!r}
 c.Exchange.root = {exchange!r}
 c.ClearSolutions.code_stub = {{"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}}
 
-from autograder.pipeline import configure
+from autograder.gradebook.pipeline import configure
 
 configure(c)
 """
