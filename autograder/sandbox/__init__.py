@@ -18,24 +18,21 @@ bytes written to disk. Where the machine lets us make a cgroup, the kernel holds
 `autograder.sandbox.selftest` tries each of these claims on the machine at hand.
 """
 
-from autograder.sandbox.capture import Completed, run
-from autograder.sandbox.levels import (
-    HELP,
-    LEVELS,
-    SETTING,
-    SandboxUnavailable,
-    UnknownLevel,
-    available,
-    best_level,
-    choose,
-    require,
-    why_not,
-)
-from autograder.sandbox.process import SUPERVISOR_KILLED, Process, Report, start
-from autograder.sandbox.program import Limits, Program
-
-__all__ = [
-    "HELP", "LEVELS", "SETTING", "SUPERVISOR_KILLED",
-    "Completed", "Limits", "Process", "Program", "Report", "SandboxUnavailable", "UnknownLevel",
-    "available", "best_level", "choose", "require", "run", "start", "why_not",
-]  # fmt: skip
+from autograder.sandbox.capture import Completed as Completed
+from autograder.sandbox.capture import run as run
+from autograder.sandbox.levels import HELP as HELP
+from autograder.sandbox.levels import LEVELS as LEVELS
+from autograder.sandbox.levels import SETTING as SETTING
+from autograder.sandbox.levels import SandboxUnavailable as SandboxUnavailable
+from autograder.sandbox.levels import UnknownLevel as UnknownLevel
+from autograder.sandbox.levels import available as available
+from autograder.sandbox.levels import best_level as best_level
+from autograder.sandbox.levels import choose as choose
+from autograder.sandbox.levels import require as require
+from autograder.sandbox.levels import why_not as why_not
+from autograder.sandbox.process import SUPERVISOR_KILLED as SUPERVISOR_KILLED
+from autograder.sandbox.process import Process as Process
+from autograder.sandbox.process import Report as Report
+from autograder.sandbox.process import start as start
+from autograder.sandbox.program import Limits as Limits
+from autograder.sandbox.program import Program as Program
