@@ -123,7 +123,9 @@ def _play(folder: Path, everything: bool, build: bool, short: bool, level: str |
     early = [student.name for student in students if student.name != late]
     for assignment in graded:
         _step(f"collect and grade {assignment}", begin)
-        instructor.nbgrader(root, "collect", assignment, "--update")
+        _, refused, stopped = instructor.collected(root, assignment)
+        if stopped:
+            raise TitoError(f"{stopped}: {refused[0]}")
         batch.grade(place, assignment, settings, students=early)
     before = scores_of(publish(place)[0])
     _step(f"a late entry: {late}", begin)

@@ -34,7 +34,10 @@ def configure(c: Any) -> None:
         ours + "HideTests",
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
-    c.ExchangeFactory.collect = "autograder.gradebook.exchange.Collect"
+    exchange = "autograder.gradebook.exchange."
+    c.ExchangeFactory.collect = exchange + "Collect"
+    c.ExchangeFactory.release_assignment = exchange + "ReleaseAssignment"
+    c.ExchangeFactory.release_feedback = exchange + "ReleaseFeedback"
     c.ExportApp.plugin_class = "autograder.leaderboard.plugin.ResultsExport"
     c.AssignLatePenalties.plugin_class = ours + "LatePenalty"
     root = c.CourseDirectory.get("root")

@@ -6,9 +6,11 @@ Started as root, with the Python that has torch-olympics[instructor] and jupyter
 
 import json
 import os
+import pwd
 import sys
 from pathlib import Path
 
+from autograder.gradebook import levels
 from tito.student import lab
 
 COURSE = "olympics"  # the name given to `tito course init`
@@ -19,7 +21,10 @@ SETTINGS = Path("/srv/nbgrader/settings")  # written below, read by everybody's 
 STATE = Path("/srv/nbgrader/hub")  # what the hub remembers: root's alone
 
 EXCHANGE.mkdir(parents=True, exist_ok=True)
-EXCHANGE.chmod(0o777)  # every student puts submissions there; nbgrader closes what lies within
+EXCHANGE.chmod(levels.ROOT)  # all may put something there, and nobody renames what is another's
+# The course's folders are the teacher's from the start, so that nobody else makes them first.
+TEACHER = next(iter(INSTRUCTORS))
+levels.make(levels.Exchange(EXCHANGE, COURSE, [pwd.getpwnam(TEACHER).pw_uid]), TEACHER)
 STATE.mkdir(exist_ok=True)
 STATE.chmod(0o700)
 # JupyterHub lets no page be framed, and formgrader's menu entry would show one: it is opened by its address.

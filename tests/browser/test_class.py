@@ -40,7 +40,7 @@ def course() -> Iterator[tuple[Person, Person, Path]]:
         teacher, ada = people(house, "teacher", "ada")
         exchange = house / "exchange"
         exchange.mkdir()
-        exchange.chmod(0o777)
+        exchange.chmod(0o1777)
         root = teacher.home / "course"
         roster = teacher.home / "roster.csv"
         roster.write_text("id,first_name,last_name\nada,Ada,L\n")

@@ -44,7 +44,7 @@ def _class_of_two(folder: Path) -> list[Person]:
     teacher, ada, berta = people(folder, "teacher", "ada", "berta")
     exchange = folder / "exchange"
     exchange.mkdir()
-    exchange.chmod(0o777)
+    exchange.chmod(0o1777)
     settings = CONFIG.format(course=COURSE, exchange=str(exchange))
     course = teacher.home / "course"
     (course / "source" / "01_tiny").mkdir(parents=True)
@@ -134,7 +134,9 @@ def test_what_is_not_collected(class_of_two):
     ada.run("-c", script)
     places = [course / "submitted" / who / "01_tiny" / "01_tiny.ipynb" for who in ("ada", "berta")]
     before = [place.read_bytes() for place in places]
-    said = json.loads(teacher.run("-m", "tito", "collect", "01_tiny", "--json", cwd=course))
+    lines = teacher.run("-m", "tito", "collect", "01_tiny", "--json", cwd=course, code=1).splitlines()
+    assert lines[1] == "tito: 01_tiny: 5 of the folders handed in were not collected, all others are"
+    said = json.loads(lines[0])
     assert [place.read_bytes() for place in places] == before and said["students"] == ["ada", "berta"]
     for attack in ATTACKS:
         assert len([line for line in said["refused"] if attack in line]) == 1, (attack, said["refused"])

@@ -79,9 +79,15 @@ def test_a_course_is_complete(tito, bundle, tmp_path):
     assert "2 notebooks in source/" in added and "1 student in the gradebook" in added
     config = recording.nbgrader_config(Course.at(root))
     assert config.CourseDirectory.course_id == "dl-37"
-    assert (
-        config.Exchange.root == str(root / "exchange") and (root / "exchange").stat().st_mode & 0o777 == 0o777
-    )
+    assert config.Exchange.root == str(root / "exchange")
+    modes = {
+        "": 0o1777,
+        "dl-37": 0o755,
+        "dl-37/outbound": 0o755,
+        "dl-37/inbound": 0o3733,
+        "dl-37/feedback": 0o711,
+    }
+    assert {name: (root / "exchange" / name).stat().st_mode & 0o7777 for name in modes} == modes
     due = tomllib.loads((root / "course" / "deadlines.toml").read_text())["due"]
     assert due == dict.fromkeys(
         ("01_one", "02_two"), datetime.datetime.fromisoformat("2037-01-11T23:59:00+01:00")

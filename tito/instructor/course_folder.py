@@ -19,6 +19,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from autograder import folders
 from autograder.files import write_text
+from autograder.gradebook import levels
 from autograder.paths import TEMPLATES
 from autograder.term import schedule as plans
 from autograder.term.roster import Person
@@ -59,8 +60,8 @@ def make(root: Path, wish: Wish) -> list[str]:
     """Make the course, or add what it lacks; returns what was added, in words. Raises TitoError."""
     root, home = root.expanduser().resolve(), repository()
     folders.check(root, course=True)
-    if wish.exchange is not None:
-        folders.check(wish.exchange.expanduser().resolve(), course=True)
+    exchange = _exchange(root, wish)
+    folders.check(exchange, course=True)
     if not COURSE_ID.match(wish.name):
         raise TitoError(f"--name {wish.name!r}: expected letters, digits and . - _, such as dl-2027")
     if root.exists() and not root.is_dir():
@@ -70,6 +71,8 @@ def make(root: Path, wish: Wish) -> list[str]:
             f"{root} is in the course repository: a course holds students' work, put it elsewhere"
         )
     try:
+        if exchange.is_dir():  # it may be open to others: that is said before anything is made
+            levels.make(levels.Exchange(exchange, wish.name))
         if not root.exists():  # solutions and students' work: nothing for the machine's other accounts
             root.mkdir(mode=0o700, parents=True)
         added = _lessons(root, wish.lessons)
@@ -91,11 +94,13 @@ def _lessons(root: Path, home: Path) -> list[str]:
     return [f"{len(added)} notebooks in source/"] if added else []
 
 
+def _exchange(root: Path, wish: Wish) -> Path:
+    return wish.exchange.expanduser().resolve() if wish.exchange else root / "exchange"
+
+
 def _files(root: Path, wish: Wish) -> list[str]:
-    exchange = wish.exchange.expanduser().resolve() if wish.exchange else root / "exchange"
-    if not exchange.is_dir():
-        exchange.mkdir(parents=True)
-        exchange.chmod(0o777)  # nbgrader: every student puts a submission there
+    exchange = _exchange(root, wish)
+    levels.make(levels.Exchange(exchange, wish.name))
     place = repr(str(exchange)) if wish.exchange else 'str(ROOT / "exchange")'
     known = {"name": wish.name, "exchange": place, "weeks": _weeks(wish)}
     texts = {

@@ -18,7 +18,6 @@ import typer
 
 from autograder import folders, sandbox, streams
 from autograder.errors import command
-from autograder.paths import with_library
 from autograder.scoring import rules
 from tito.errors import TitoError
 
@@ -40,21 +39,26 @@ def release(
     for assignment in assignments:
         generate(root, assignment)
         if publish:
-            nbgrader(root, "release_assignment", assignment, "--force")
+            publish_release(root, assignment)
     _say(as_json, {"released": assignments}, f"released {', '.join(assignments)} to {root / 'release'}")
 
 
 def collect(assignment: Assignment, course: CourseOption = None, as_json: Json = False) -> None:
-    """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update)."""
+    """Fetch what students submitted from nbgrader's exchange into submitted/ (nbgrader collect --update).
+
+    A submission is taken from the account that it names, with the time of this machine's clock. What cannot
+    be taken is named with its reason, all others are collected, and the exit code is 1.
+    """
     root = find(course)
     from autograder.course import Course
-    from autograder.gradebook.exchange import REFUSED
 
-    said = nbgrader(root, "collect", assignment, "--update")
-    refused = [line[line.index(REFUSED) :] for line in said.splitlines() if REFUSED in line]
+    notes, refused, stopped = collected(root, assignment)
     students = Course.at(root).students(assignment)
-    text = "\n".join([f"{assignment}: {counted(len(students), 'submission')}", *refused])
-    _say(as_json, {"assignment": assignment, "students": students, "refused": refused}, text)
+    text = "\n".join([f"{assignment}: {counted(len(students), 'submission')}", *notes, *refused])
+    said = {"assignment": assignment, "students": students, "refused": refused, "notes": notes}
+    _say(as_json, said, text)
+    if stopped:
+        raise TitoError(stopped)
 
 
 def grade(
@@ -253,7 +257,9 @@ def feedback(
     root = find(course)
     pages = give_feedback(root, assignment)
     if publish:
-        nbgrader(root, "release_feedback", assignment)
+        from autograder.gradebook.exchange import ReleaseFeedback
+
+        _exchange(ReleaseFeedback, root, assignment)
     _say(as_json, {"pages": list(map(str, pages))}, f"{counted(len(pages), 'page')} in {root / 'feedback'}")
 
 
@@ -302,16 +308,30 @@ def give_feedback(root: Path, assignment: str) -> list[Path]:
     return sorted((root / "feedback").glob(f"*/{assignment}/*.html"))
 
 
-def nbgrader(root: Path, *arguments: str) -> str:
-    """Run one of nbgrader's own commands in the course folder; returns its log. Raises TitoError."""
-    # nbgrader_config.py loads our plug-ins
-    env = {**os.environ, "PYTHONPATH": with_library(os.environ.get("PYTHONPATH"))}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    done = streams.run([sys.executable, "-m", "tito.jupyter", "nbgrader", *arguments], cwd=root, env=env)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise TitoError(f"nbgrader {arguments[0]}: {said[-1] if said else 'stopped without a word'}")
-    return done.stderr
+def publish_release(root: Path, assignment: str) -> None:
+    """nbgrader's release_assignment, over an older release of the same. Raises TitoError."""
+    from autograder.gradebook.exchange import ReleaseAssignment
+
+    _exchange(ReleaseAssignment, root, assignment, force=True)
+
+
+def collected(root: Path, assignment: str) -> tuple[list[str], list[str], str]:
+    """Collect what was handed in; lines about what was, what was not, and the last one where some was not.
+
+    Raises TitoError where nothing can be collected at all.
+    """
+    from nbgrader.exchange import ExchangeError
+
+    from autograder.gradebook.exchange import Collect
+
+    app = _exchange_app(Collect, root, assignment, update=True)
+    try:
+        app.start()
+    except ExchangeError as error:
+        if not app.refused:
+            raise TitoError(f"nbgrader Collect: {error}") from error
+        return app.notes, app.refused, str(error)
+    return app.notes, app.refused, ""
 
 
 def warn_level(level: str) -> None:
@@ -369,6 +389,27 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     except NbGraderException as error:
         trace = next((line for line in said if line.startswith("Traceback")), str(error))
         raise TitoError(f"nbgrader {converter.__name__}: {trace.strip().splitlines()[-1]}") from error
+
+
+def _exchange(step: Any, root: Path, assignment: str, **settings: bool) -> None:
+    """One of nbgrader's steps between the course and its exchange, in this process. Raises TitoError."""
+    from nbgrader.exchange import ExchangeError
+
+    try:
+        _exchange_app(step, root, assignment, **settings).start()
+    except ExchangeError as error:
+        raise TitoError(f"nbgrader {step.__name__}: {error}") from error
+
+
+def _exchange_app(step: Any, root: Path, assignment: str, **settings: bool) -> Any:
+    from nbgrader.coursedir import CourseDirectory
+
+    from autograder.course import Course
+    from autograder.gradebook.records import nbgrader_config, quiet_log
+
+    config = nbgrader_config(Course.at(root))
+    config.CourseDirectory.assignment_id = assignment
+    return step(coursedir=CourseDirectory(config=config), config=config, log=quiet_log()[0], **settings)
 
 
 def _level(root: Path, named: str | None) -> str:
