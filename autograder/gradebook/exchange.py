@@ -80,8 +80,9 @@ class Collect(ExchangeCollect):  # type: ignore[misc]
                 self.refused.append(f"{REFUSED}: {lines - MOST_LINES} more of {untrusted.user(uid)}")
                 self.log.warning(self.refused[-1])
         if self.refused:
-            what = f"{sum(self._lines.values())} of the folders handed in"
-            self.fail(f"{self.coursedir.assignment_id}: {what} were not collected, all others are")
+            number = sum(self._lines.values())
+            what = f"{number} submission{'' if number == 1 else 's'} could not be collected, all others are"
+            self.fail(f"{self.coursedir.assignment_id}: {what}")
 
     def _submissions(self, inbound: int) -> dict[str, list[_Handed]]:
         """What each student has handed in, newest first; what is not the student's own is refused."""

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.exchange import ExchangeError
+from traitlets.config import Config
 
+from autograder.gradebook import levels
+from autograder.gradebook.exchange import Collect, ReleaseFeedback
 from tests.notebook_cells import answer, check, notebook
 from tests.people import Person, give, people, shared_folder
 
@@ -135,8 +140,71 @@ def test_what_is_not_collected(class_of_two):
     places = [course / "submitted" / who / "01_tiny" / "01_tiny.ipynb" for who in ("ada", "berta")]
     before = [place.read_bytes() for place in places]
     lines = teacher.run("-m", "tito", "collect", "01_tiny", "--json", cwd=course, code=1).splitlines()
-    assert lines[1] == "tito: 01_tiny: 5 of the folders handed in were not collected, all others are"
+    assert lines[1] == "tito: 01_tiny: 5 submissions could not be collected, all others are"
     said = json.loads(lines[0])
     assert [place.read_bytes() for place in places] == before and said["students"] == ["ada", "berta"]
     for attack in ATTACKS:
         assert len([line for line in said["refused"] if attack in line]) == 1, (attack, said["refused"])
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Config:
+    """The settings of a course whose class is one account, with its exchange."""
+    (tmp_path / "course").mkdir()
+    levels.make(levels.Exchange(tmp_path / "exchange", COURSE))
+    return Config({
+        "CourseDirectory": {
+            "root": str(tmp_path / "course"), "course_id": COURSE, "assignment_id": "01_tiny",
+        },
+        "Exchange": {"root": str(tmp_path / "exchange")},
+        "ExchangeCollect": {"check_owner": False, "update": True},
+    })  # fmt: skip
+
+
+def test_an_exchange_that_was_moved_changes_no_time(steps: Config, tmp_path: Path) -> None:
+    """What is copied to a new server has new times; what is collected and equal keeps its own."""
+    handed = tmp_path / "exchange" / COURSE / "inbound" / "ada+01_tiny+2026-01-01 10:00:00 UTC+x"
+    handed.mkdir()
+    (handed / "01_tiny.ipynb").write_text("{}")
+    collect = Collect(coursedir=CourseDirectory(config=steps), config=steps)
+    collect.start()
+    assert len(collect.notes) == 1 and "by this machine's clock" in collect.notes[0]
+    place = tmp_path / "course" / "submitted" / "ada"
+    first = (place / "01_tiny" / "timestamp.txt").read_text()
+    for content, same in (("{}", True), ("{ }", False)):
+        (handed / "01_tiny.ipynb").unlink()
+        (handed / "01_tiny.ipynb").write_text(content)
+        collect.start()
+        assert ((place / "01_tiny" / "timestamp.txt").read_text() == first) is same
+    assert (place / "01_tiny" / "01_tiny.ipynb").read_text() == "{ }"
+    assert [path.name for path in place.iterdir()] == ["01_tiny"], "something was left there"
+
+
+def test_the_newest_that_can_be_taken(steps: Config, tmp_path: Path) -> None:
+    """A student whose last submission cannot be taken has the one before; and hears of it."""
+    for name in ("first", "second"):
+        handed = tmp_path / "exchange" / COURSE / "inbound" / f"ada+01_tiny+2026-01-01 10:00:00 UTC+{name}"
+        handed.mkdir()
+        (handed / "01_tiny.ipynb").write_text(name)
+    (handed / "data").symlink_to(tmp_path)
+    collect = Collect(coursedir=CourseDirectory(config=steps), config=steps)
+    with pytest.raises(ExchangeError, match="1 submission could not be collected, all others are"):
+        collect.start()
+    assert (
+        "second" in collect.refused[0] and "'data' in it is neither a file nor a folder" in collect.refused[0]
+    )
+    assert (tmp_path / "course" / "submitted" / "ada" / "01_tiny" / "01_tiny.ipynb").read_text() == "first"
+
+
+def test_feedback_that_cannot_be_published_stops_no_others(steps: Config, tmp_path: Path) -> None:
+    """A submission made by hand has no secret, under whose hash its student would find the page."""
+    for name in ("ada", "berta"):
+        folder = tmp_path / "course" / "feedback" / name / "01_tiny"
+        folder.mkdir(parents=True)
+        for file in ("01_tiny.html", "timestamp.txt", "submission_secret.txt"):
+            (folder / file).write_text(name)
+    (tmp_path / "course" / "feedback" / "ada" / "01_tiny" / "submission_secret.txt").unlink()
+    with pytest.raises(ExchangeError, match="the feedback of 1 was not published, that of all others is"):
+        ReleaseFeedback(coursedir=CourseDirectory(config=steps), config=steps).start()
+    (page,) = (tmp_path / "exchange" / COURSE / "feedback").iterdir()
+    assert page.read_text() == "berta"
