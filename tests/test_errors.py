@@ -30,6 +30,7 @@ INSIDE = set(
         "student.OutOfTime",
         "audit_view.DataError",
         "staging.Invalid",
+        "untrusted.Refused",
         "audit._Fault",
         "package.NotBuilt",
     ]
