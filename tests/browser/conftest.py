@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests import servers
 from tests.browser.lab import PATIENCE_S, expose
-from tito.build import bundle
+from tito.instructor import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = Path(__file__).with_name("shots")

@@ -93,7 +93,7 @@ def _wheel(home: Path) -> None:
 
     pip finds them there by PYTHONPATH, so that it has nothing to fetch.
     """
-    from tito.build import bundle
+    from tito.instructor import bundle
 
     bundle.build_wheel(ROOT, home)
     (home / ".packages").mkdir()
