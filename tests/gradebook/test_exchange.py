@@ -71,6 +71,21 @@ def write(student: Person, text: str) -> None:
     nbformat.write(nb, path)
 
 
+@pytest.fixture
+def handed_in(class_of_two) -> tuple[Person, Person, Person, Path]:
+    """The class after both have handed in and were collected, by the test of the whole road where that ran before."""
+    teacher, ada, berta, exchange = class_of_two
+    course = teacher.home / "course"
+    if not (course / "submitted").is_dir():
+        teacher.run("-m", "tito", "release", "01_tiny", "--publish", cwd=course)
+        for student in (ada, berta):
+            student.run("-m", "nbgrader", "fetch_assignment", "01_tiny")
+            student.run("-m", "nbgrader", "submit", "01_tiny")
+        teacher.run("-m", "tito", "collect", "01_tiny", cwd=course)
+    return class_of_two
+
+
+@pytest.mark.xdist_group("exchange")  # one class for both
 def test_two_students_from_release_to_feedback(class_of_two):
     teacher, ada, berta, exchange = class_of_two
     course = teacher.home / "course"
@@ -125,9 +140,10 @@ ATTACKS = {
 }
 
 
-def test_what_is_not_collected(class_of_two):
+@pytest.mark.xdist_group("exchange")
+def test_what_is_not_collected(handed_in):
     """What ada leaves in the exchange by hand stops nobody's collection, and is no submission."""
-    teacher, ada, _, exchange = class_of_two
+    teacher, ada, _, exchange = handed_in
     course, inbound = teacher.home / "course", exchange / COURSE / "inbound"
     script = f"import os, pathlib; solution = {str(course / 'source' / '01_tiny' / '01_tiny.ipynb')!r}\n"
     for attack, make in ATTACKS.items():
