@@ -73,7 +73,7 @@ def write(student: Person, text: str) -> None:
 
 @pytest.fixture
 def handed_in(class_of_two) -> tuple[Person, Person, Person, Path]:
-    """The class after both have handed in and were collected; by the test of the whole road, where that ran."""
+    """The class after both have handed in and were collected, by the test above where that ran before."""
     teacher, ada, berta, exchange = class_of_two
     course = teacher.home / "course"
     if not (course / "submitted").is_dir():
