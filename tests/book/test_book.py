@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -348,7 +349,10 @@ def test_the_book_is_current_until_something_that_it_is_made_of_changes(tmp_path
     assert not is_current()
 
 
-def test_a_build_that_fails_leaves_the_old_book(tmp_path):
+def test_a_build_that_fails_leaves_the_old_book(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()  # Sphinx writes there what went wrong, for a person to read
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "course").mkdir()
     (tmp_path / "course" / "conf.py").write_text("raise SystemExit(3)")
     out = tmp_path / "build" / "book"
