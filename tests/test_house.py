@@ -3,9 +3,11 @@ a grade is decided."""
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
-from autograder import trusted
+from autograder import moved, trusted
 from tests import house
 
 MOST_MODULES = 14
@@ -54,3 +56,43 @@ def test_the_measure_sees_a_circle_a_long_function_and_a_greedy_one(tmp_path, mo
     assert [one.where for one in found.long] == ["autograder/a.py:4 long"]
     assert [one.where for one in found.many] == ["autograder/b.py:1 greedy"]
     assert found.rooms == {"autograder": 2}
+
+
+def test_every_import_of_ours_leads_somewhere():
+    """Everywhere: what a type checker does not read (the handbook, browser tests) breaks when a file moves."""
+    modules = house.sources(*house.PACKAGES)
+    names = {dotted: _defined(path) for dotted, path in modules.items()}
+    lost = []
+    for path in [path for folder in house.HANDWRITTEN for path in (house.ROOT / folder).rglob("*.py")]:
+        if "fixtures" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in wanted:
+                home, _, last = name.rpartition(".")
+                known = {*modules, *moved.NAMES}
+                if (
+                    name.partition(".")[0] in house.PACKAGES
+                    and name not in known
+                    and last not in names.get(home, ())
+                ):
+                    lost.append(f"{path.relative_to(house.ROOT)}:{node.lineno} {name}")
+    assert lost == []
+
+
+def _defined(path) -> set[str]:
+    """The names that a module has at its top."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found

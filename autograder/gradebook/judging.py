@@ -30,8 +30,6 @@ from autograder.notebooks.metadata import is_grade, is_solution
 from autograder.notebooks.rebuild import NOTES, NotANotebook, grade_id, read_submission, rebuild, unsolved
 from autograder.scoring import rules, scorer
 
-DIMENSIONS = (*rules.DIMENSIONS,)
-
 
 def judge(
     course: Course,
@@ -148,7 +146,7 @@ def apply_scores(nb: NotebookNode, result: dict[str, Any]) -> None:
     for cell in nb.cells:
         if not is_grade(cell) or is_solution(cell):
             continue
-        dimension = dimension_of(str(grade_id(cell)))
+        dimension = rules.dimension_of(str(grade_id(cell)))
         if cell.cell_type != "code" or dimension is None:
             continue
         if not result["valid"]:
@@ -170,11 +168,6 @@ def apply_scores(nb: NotebookNode, result: dict[str, Any]) -> None:
                 "execute_result", execution_count=1, data={"text/plain": repr(round(share * most, 2))}
             )
         )
-
-
-def dimension_of(name: str) -> str | None:
-    """The scored dimension that a track's grade cell stands for, by its grade_id."""
-    return next((dimension for dimension in DIMENSIONS if dimension in name), None)
 
 
 def _ours(course: Course, assignment: str) -> tuple[NotebookNode, NotebookNode | None]:

@@ -7,6 +7,7 @@ in the place of an execution. What the gradebook holds is recorded in grading/gr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -156,6 +157,24 @@ def _refuse_trouble(course: Course, said: str) -> None:
             raise GradingError(
                 f"{course.root}: {what}, and run the same command again; what was judged is kept ({sign})"
             )
+
+
+def exchange_config(course: Course) -> Any:
+    """The course's settings over those of this machine and account, as nbgrader's own steps read them.
+
+    An exchange is a machine's: a hub says once for all courses where it is, in /etc/jupyter.
+    """
+    from jupyter_core.paths import jupyter_config_path
+    from traitlets.config import Config, JSONFileConfigLoader, PyFileConfigLoader
+    from traitlets.config.loader import ConfigFileNotFound
+
+    config: Any = Config()
+    for folder in reversed(jupyter_config_path()):  # the nearest last
+        for loader, kind in ((PyFileConfigLoader, "py"), (JSONFileConfigLoader, "json")):
+            with contextlib.suppress(ConfigFileNotFound):
+                config.merge(loader(f"nbgrader_config.{kind}", folder).load_config())
+    config.merge(nbgrader_config(course))
+    return config
 
 
 def nbgrader_config(course: Course) -> Any:

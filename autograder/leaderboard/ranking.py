@@ -115,7 +115,7 @@ def parts(entry: Mapping[str, Any]) -> dict[str, float | None]:
     """The five dimensions of an entry's score, in points; None for one that nobody has marked yet."""
     found: dict[str, float | None] = dict.fromkeys(rules.DIMENSIONS)
     for cell in entry["cells"]:
-        dimension = next((d for d in rules.DIMENSIONS if d in cell["grade_id"]), None)
+        dimension = rules.dimension_of(cell["grade_id"])
         if dimension is not None and found[dimension] is None:
             found[dimension] = cell["points"]
     return found

@@ -334,6 +334,11 @@ _DECIDE = (
 )  # fmt: skip
 
 
+def dimension_of(name: str) -> str | None:
+    """The dimension that a track's grade cell stands for, by its grade_id."""
+    return next((dimension for dimension in DIMENSIONS if dimension in name), None)
+
+
 def fingerprint(rule: Track) -> dict[str, str]:
     """Part of the track's rules: hash of it; two results compare where all of them are the same."""
     table = asdict(rule)

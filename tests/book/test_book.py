@@ -149,6 +149,14 @@ def test_an_entry_that_the_rules_score_otherwise_stops_the_build(monkeypatch):
 # ---- messages, commands, links
 
 
+def test_every_message_in_the_book_is_printed_by_the_file_that_it_names():
+    """What the build refuses, seen before it: a message that moved to another file."""
+    block = re.compile(r"^```\{message\} (\S+)\n(.*?)\n```", re.M | re.S)
+    shown = [found for page in (ROOT / "course").rglob("*.md") for found in block.findall(page.read_text())]
+    assert len(shown) >= 15
+    assert [(file, text) for file, text in shown if not messages.printed_by(file, text)] == []
+
+
 def test_a_message_is_found_in_the_source_that_prints_it():
     assert messages.printed_by("autograder/scoring/client.py", "time limit: no answer within 120 s")
     assert messages.printed_by(

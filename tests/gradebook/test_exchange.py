@@ -15,7 +15,8 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.exchange import ExchangeError
 from traitlets.config import Config
 
-from autograder.gradebook import levels
+from autograder.course import Course
+from autograder.gradebook import levels, records
 from autograder.gradebook.exchange import Collect, ReleaseFeedback
 from tests.notebook_cells import answer, check, notebook
 from tests.people import Person, give, people, shared_folder
@@ -161,6 +162,21 @@ def test_what_is_not_collected(handed_in):
     assert [place.read_bytes() for place in places] == before and said["students"] == ["ada", "berta"]
     for attack in ATTACKS:
         assert len([line for line in said["refused"] if attack in line]) == 1, (attack, said["refused"])
+
+
+def test_an_exchange_may_be_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: collecting saw an exchange that /etc/jupyter names no more; a course's own word counts more."""
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "etc"))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "nbgrader_config.py").write_text(
+        "c = get_config()\nc.Exchange.root = '/of/the/hub'\n"
+    )
+    settings = tmp_path / "nbgrader_config.py"
+    settings.write_text("c = get_config()\nc.CourseDirectory.course_id = 'tiny'\n")
+    config = records.exchange_config(Course.at(tmp_path))
+    assert (config.Exchange.root, config.CourseDirectory.course_id) == ("/of/the/hub", "tiny")
+    settings.write_text(settings.read_text() + "c.Exchange.root = '/of/the/course'\n")
+    assert records.exchange_config(Course.at(tmp_path)).Exchange.root == "/of/the/course"
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def export(
     with Gradebook(records.nbgrader_config(place).CourseDirectory.db_url) as gradebook:
         found = results.collect(place, gradebook, names=names, class_name=class_name)
         written, table = results.write(found, to or root / "results.json")
-        shared = exchange.publish(records.nbgrader_config(place), written) if publish else None
+        shared = exchange.publish(records.exchange_config(place), written) if publish else None
     entries = len(found["entries"])
     text = f"{entries} results in {written} and {table.name}"
     text += f"\nstudents find them in {shared}" if shared else ""

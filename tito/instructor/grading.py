@@ -379,9 +379,9 @@ def _convert(converter: Any, root: Path, assignment: str) -> None:
     from nbgrader.coursedir import CourseDirectory
 
     from autograder.course import Course
-    from autograder.gradebook.records import nbgrader_config, quiet_log
+    from autograder.gradebook.records import exchange_config, quiet_log
 
-    config = nbgrader_config(Course.at(root))
+    config = exchange_config(Course.at(root))
     config.CourseDirectory.assignment_id = assignment
     log, said = quiet_log()
     try:
@@ -405,9 +405,9 @@ def _exchange_app(step: Any, root: Path, assignment: str, **settings: bool) -> A
     from nbgrader.coursedir import CourseDirectory
 
     from autograder.course import Course
-    from autograder.gradebook.records import nbgrader_config, quiet_log
+    from autograder.gradebook.records import exchange_config, quiet_log
 
-    config = nbgrader_config(Course.at(root))
+    config = exchange_config(Course.at(root))
     config.CourseDirectory.assignment_id = assignment
     return step(coursedir=CourseDirectory(config=config), config=config, log=quiet_log()[0], **settings)
 

@@ -6,7 +6,6 @@ A copy is named after the notebook and the time in UTC: 05_autograd.20261125T220
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,8 +128,3 @@ def rescue(ws: Workspace, name: str) -> str:
     if newest is None:
         return f"there is no backup of it; `tito module reset {short}` puts the released notebook back"
     return f"the newest backup is {newest.path}, of {newest.when}: `tito module restore {short}` puts it back"
-
-
-def age(path: Path) -> str:
-    """When a file was last written, on this machine's clock."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
