@@ -165,7 +165,7 @@ def test_what_is_not_collected(handed_in):
 
 
 def test_an_exchange_may_be_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regression: collecting saw an exchange that /etc/jupyter names no more; a course's own word counts more."""
+    """Regression: what /etc/jupyter says of the exchange was not read; a course's own word counts more."""
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "etc"))
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nbgrader_config.py").write_text(
