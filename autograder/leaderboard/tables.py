@@ -131,7 +131,7 @@ def _heads(track: str, classes: Sequence[str]) -> list[tuple[str, bool]]:
     group = [("Class", False)] if classes else []
     return [
         ("Rank", False), ("Name", False), *group, ("Score", False),
-        *((f"{name.capitalize()} of {most}", False) for name, most in rules.track(track).points.items()),
+        *((f"{wording.SHORT.get(name, name.capitalize())} /{most}", False) for name, most in rules.track(track).points.items()),
         *((figure.head, figure.more) for figure in wording.figures(track)),
         ("Badge", False), ("Date", False),
     ]  # fmt: skip
@@ -177,7 +177,7 @@ def _score(entry: dict[str, Any]) -> str:
     most, own = rules.track(entry["track"]).points, parts(entry)
     marked = sum(points for name, points in most.items() if own[name] is not None)
     waits = [name for name in most if own[name] is None]
-    open_ = f' <span class="interval">of {marked}, {", ".join(waits)} open</span>' if waits else ""
+    open_ = f' <span class="interval open">of {marked}, {", ".join(waits)} open</span>' if waits else ""
     shown = "".join("<td>-" if own[name] is None else f"<td>{own[name]:.1f}" for name in most)
     return f"<td data-v={entry['points']:.6g}>{entry['points']:.1f}{open_}{shown}"
 

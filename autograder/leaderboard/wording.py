@@ -69,6 +69,10 @@ def tokens(value: float) -> str:
     return f"{value:,.0f} tokens/s"
 
 
+# what the head of a dimension's points says
+SHORT = {"accuracy": "Acc.", "quality": "Code", "innovation": "Innov."}
+
+
 @dataclass(frozen=True)
 class Figure:
     """A metric as people read it. `more`: not among the first columns. less: a smaller one is better."""
@@ -92,7 +96,6 @@ _REST = (
     Figure("memory_bytes", "Memory", memory, more=True, less=True),
     Figure("parameters", "Parameters", count, more=True, less=True),
     Figure("training_seconds", "Training", duration, more=True, less=True),
-    Figure("quality", "Quality", two, more=True),
 )
 _LATENCIES = (
     Figure("latency_p50", "p50", milliseconds, less=True),
