@@ -131,7 +131,7 @@ def _heads(track: str, classes: Sequence[str]) -> list[tuple[str, bool]]:
     group = [("Class", False)] if classes else []
     return [
         ("Rank", False), ("Name", False), *group, ("Score", False),
-        *((f"{wording.SHORT.get(name, name.capitalize())} /{most}", False) for name, most in rules.track(track).points.items()),
+        *((head, False) for head in wording.parts(track)),
         *((figure.head, figure.more) for figure in wording.figures(track)),
         ("Badge", False), ("Date", False),
     ]  # fmt: skip

@@ -69,8 +69,8 @@ def tokens(value: float) -> str:
     return f"{value:,.0f} tokens/s"
 
 
-# what the head of a dimension's points says
-SHORT = {"accuracy": "Acc.", "quality": "Code", "innovation": "Innov."}
+# dimensions whose names are long for a head
+_SHORT = {"accuracy": "Acc.", "quality": "Code", "innovation": "Innov."}
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,13 @@ def figures(track: str) -> tuple[Figure, ...]:
     known = {figure.metric: figure for listed in _FIGURES.values() for figure in listed}
     own = [known.get(name) or Figure(name, heading(name), two) for name in (rule.metric, rule.rate)]
     return (*own, _RATIO, SIZE, *_REST)
+
+
+def parts(track: str) -> list[str]:
+    """The heads of the columns of points, one for each dimension."""
+    return [
+        f"{_SHORT.get(name, name.capitalize())} /{most}" for name, most in rules.track(track).points.items()
+    ]
 
 
 def tick(figure: Figure, value: float) -> str:
